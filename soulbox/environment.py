@@ -1,0 +1,84 @@
+"""Every setting the environment can give, in one list that also makes the reference page."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One environment variable: its default as text, and what it means, with its unit."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+VARIABLES: dict[str, Variable] = {
+    variable.name: variable
+    for variable in (
+        Variable("DATABASE_URL", "", "PostgreSQL for the application's role. Empty: embedded."),
+        Variable(
+            "DATABASE_OWNER_URL",
+            "",
+            "The same database for the role that owns the tables and migrates. "
+            "Required beside DATABASE_URL.",
+        ),
+        Variable("REDIS_URL", "", "Redis for Celery's broker. Empty: embedded."),
+        Variable("STREAM_REDIS_URL", "", "Redis for the metering streams. Empty: as REDIS_URL."),
+        Variable("CACHE_REDIS_URL", "", "Redis for the cache. Empty: as REDIS_URL."),
+        Variable("SOULBOX_HOME", ".soulbox", "Folder of the embedded services and their data."),
+        Variable("SECRET_KEY", "", "Django's secret. Empty: made once, kept in SOULBOX_HOME."),
+        Variable("DEBUG", "no", "yes shows tracebacks in the browser; refused on a public host."),
+        Variable("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]", "Host names served, by comma."),
+        Variable("CSRF_TRUSTED_ORIGINS", "", "Origins of the web page behind a proxy, by comma."),
+        Variable("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR."),
+        Variable("WEB_PORT", "8000", "Port of the web server started by `make run`."),
+        Variable("FLOWER_PORT", "5555", "Port of Flower started by `make run`."),
+        Variable("METERING_INTERVAL", "2", "Seconds between two readings of a sandbox."),
+        Variable("METERING_HOST_ID", "", "UUID of the host a collecting worker serves."),
+        Variable("METERING_CONCURRENCY", "64", "Engine calls in flight at once, for a host."),
+        Variable("METERING_CALL_TIMEOUT", "5", "Seconds one call to the engine may take."),
+        Variable("METERING_STREAM_RETENTION", "24", "Hours a folded batch stays in its stream."),
+        Variable("DOCKER_HOST", "unix:///var/run/docker.sock", "The engine `make run` meters."),
+        Variable("BILLING_GRACE_MINUTES", "15", "Minutes a draft waits before it is finalised."),
+    )
+}
+
+
+def text(name: str) -> str:
+    """Return the variable as given, else its default. Raises KeyError when it is not declared."""
+    return os.environ.get(name) or VARIABLES[name].default
+
+
+def integer(name: str) -> int:
+    """Return the variable as a whole number. Raises ImproperlyConfigured, naming it."""
+    value = text(name)
+    try:
+        return int(value)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name}={value!r} is not a whole number.") from None
+
+
+def flag(name: str) -> bool:
+    """Return whether the variable says yes. Raises ImproperlyConfigured, naming it."""
+    value = text(name).lower()
+    if value in {"yes", "true", "1", "on"}:
+        return True
+    if value in {"no", "false", "0", "off"}:
+        return False
+    raise ImproperlyConfigured(f"{name}={value!r} is neither yes nor no.")
+
+
+def names(name: str) -> list[str]:
+    """Return the variable's parts between commas, without empty ones."""
+    return [part.strip() for part in text(name).split(",") if part.strip()]
+
+
+def path(name: str, *, base: Path) -> Path:
+    """Return the variable as an absolute path; a relative one starts at `base`."""
+    return (base / text(name)).resolve()

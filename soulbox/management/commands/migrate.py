@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.commands import migrate
+from django.db import connections
+
+OWNER = "owner"
+
+
+class Command(migrate.Command):
+    """Migrate as the role that owns the tables; the application's role only uses them."""
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Give the application's role the use of every table to come, then migrate."""
+        options["database"] = OWNER
+        self._let_application_use_new_tables()
+        super().handle(*args, **options)
+
+    def _let_application_use_new_tables(self) -> None:
+        owner = connections[OWNER]
+        role = owner.ops.quote_name(connections["default"].settings_dict["USER"])
+        with owner.cursor() as cursor:
+            # Single migrations take rights away again where rows must never change.
+            cursor.execute(
+                "ALTER DEFAULT PRIVILEGES IN SCHEMA public "
+                f"GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role}"
+            )
+            cursor.execute(
+                "ALTER DEFAULT PRIVILEGES IN SCHEMA public "
+                f"GRANT USAGE, SELECT ON SEQUENCES TO {role}"
+            )

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
+from django.urls import reverse_lazy
+
+from soulbox import environment
+from soulbox.embedded import APPLICATION_ROLE, OWNER_ROLE, Embedded
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+HOME = environment.path("SOULBOX_HOME", base=BASE_DIR)
+
+# Services. With neither URL given, a real PostgreSQL and Redis come from wheels (embedded.py).
+
+DATABASE_URL = environment.text("DATABASE_URL")
+DATABASE_OWNER_URL = environment.text("DATABASE_OWNER_URL")
+REDIS_URL = environment.text("REDIS_URL")
+EMBEDDED: Embedded | None = None
+
+if not (DATABASE_URL or REDIS_URL):
+    EMBEDDED = Embedded(HOME)
+    DATABASE_URL = EMBEDDED.database_url(APPLICATION_ROLE)
+    DATABASE_OWNER_URL = EMBEDDED.database_url(OWNER_ROLE)
+    REDIS_URL = EMBEDDED.redis_url(0)
+    STREAM_REDIS_URL = EMBEDDED.redis_url(1)
+    CACHE_REDIS_URL = EMBEDDED.redis_url(2)
+elif not (DATABASE_URL and REDIS_URL and DATABASE_OWNER_URL):
+    raise ImproperlyConfigured(
+        "Set DATABASE_URL, DATABASE_OWNER_URL and REDIS_URL together, or none of them to run on "
+        "the embedded services."
+    )
+else:
+    STREAM_REDIS_URL = environment.text("STREAM_REDIS_URL") or REDIS_URL
+    CACHE_REDIS_URL = environment.text("CACHE_REDIS_URL") or REDIS_URL
+
+
+def _database(url: str) -> dict[str, object]:
+    return {
+        **dj_database_url.parse(url, engine="psqlextra.backend", conn_health_checks=True),
+        # A cut connection is noticed, and a locked row does not hold a worker for ever.
+        "OPTIONS": {"connect_timeout": 5, "options": "-c lock_timeout=30s"},
+    }
+
+
+# Two roles: `default` uses the tables, `owner` makes them. `migrate` runs as the owner.
+DATABASES = {"default": _database(DATABASE_URL), "owner": _database(DATABASE_OWNER_URL)}
+DATABASE_ROUTERS = ["soulbox.routers.OwnerMigrates"]
+POSTGRES_EXTRA_DB_BACKEND_BASE = "django.db.backends.postgresql"
+# Each migration names the extensions it needs; nothing is made behind its back.
+POSTGRES_EXTRA_AUTO_EXTENSION_SET_UP = False
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": CACHE_REDIS_URL,
+        "OPTIONS": {"socket_timeout": 0.1, "socket_connect_timeout": 0.1},
+    }
+}
+
+
+def _secret_key() -> str:
+    if given := environment.text("SECRET_KEY"):
+        return given
+    if EMBEDDED is None:
+        raise ImproperlyConfigured("SECRET_KEY is not set. Give it a long random text.")
+    HOME.mkdir(parents=True, exist_ok=True, mode=0o700)
+    kept = HOME / "secret-key"
+    if not kept.exists():
+        kept.touch(mode=0o600)
+        kept.write_text(secrets.token_urlsafe(48))
+    return kept.read_text()
+
+
+SECRET_KEY = _secret_key()
+DEBUG = environment.flag("DEBUG")
+ALLOWED_HOSTS = environment.names("ALLOWED_HOSTS")
+CSRF_TRUSTED_ORIGINS = environment.names("CSRF_TRUSTED_ORIGINS")
+
+INSTALLED_APPS = [
+    "unfold",
+    "soulbox",
+    "payments",
+    "billing",
+    "metering",
+    "psqlextra",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "soulbox.urls"
+WSGI_APPLICATION = "soulbox.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+# Without a collectstatic step, files are served from the packages they come in.
+WHITENOISE_USE_FINDERS = EMBEDDED is not None
+
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = False
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["billing.authentication.ApiKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.CursorPagination",
+    "PAGE_SIZE": 50,
+    "UNAUTHENTICATED_USER": None,
+    "UNAUTHENTICATED_TOKEN": None,
+    "COERCE_DECIMAL_TO_STRING": True,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "SoulBox Billing",
+    "DESCRIPTION": "What your sandboxes used, what it costs, and the invoices.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SERVE_PERMISSIONS": [],
+    "SERVE_AUTHENTICATION": [],
+}
+UNFOLD = {
+    "SITE_TITLE": "SoulBox Billing",
+    "SITE_HEADER": "SoulBox Billing",
+    "SITE_URL": reverse_lazy("docs"),
+    "SHOW_HISTORY": True,
+}
+
+# Metering
+
+METERING_INTERVAL_S = environment.integer("METERING_INTERVAL")
+METERING_CONCURRENCY = environment.integer("METERING_CONCURRENCY")
+METERING_CALL_TIMEOUT_S = environment.integer("METERING_CALL_TIMEOUT")
+METERING_STREAM_RETENTION_H = environment.integer("METERING_STREAM_RETENTION")
+STREAM_TIMEOUT_S = 5
+
+# Billing
+
+BILLING_GRACE_MINUTES = environment.integer("BILLING_GRACE_MINUTES")
+
+# Celery. A message is a hint and the work list is a table: see docs/adr on the queues.
+
+_VISIBILITY_TIMEOUT_S = 300
+CELERY_BROKER_URL = (
+    REDIS_URL.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
+)
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": _VISIBILITY_TIMEOUT_S,
+    # A dead worker's messages come back after the timeout, not a hundred sweeps later.
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+    "socket_timeout": 10,
+    "socket_connect_timeout": 5,
+    "health_check_interval": 10,
+    "retry_on_timeout": True,
+}
+CELERY_VISIBILITY_TIMEOUT = _VISIBILITY_TIMEOUT_S
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_SERIALIZER = "json"
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_TIME_LIMIT = 120
+CELERY_TASK_SOFT_TIME_LIMIT = 90
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_MAX_TASKS_PER_CHILD = 1000
+CELERY_WORKER_MAX_MEMORY_PER_CHILD = 300_000  # kB
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 60.0
+CELERY_WORKER_ENABLE_SOFT_SHUTDOWN_ON_IDLE = True
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
+CELERY_WORKER_ETA_TASK_LIMIT = 1000
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TIMEZONE = "UTC"
+CELERY_ENABLE_UTC = True
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {
+            "()": "soulbox.logs.LineFormatter",
+            "format": "{asctime} {levelname} {name}: {message}",
+            "style": "{",
+        }
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": environment.text("LOG_LEVEL")},
+}
