@@ -4,4 +4,6 @@ from django.apps import AppConfig
 
 
 class BillingConfig(AppConfig):
+    """Accounts, prices, subscriptions, credits and invoices."""
+
     name = "billing"
