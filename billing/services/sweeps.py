@@ -1,0 +1,114 @@
+"""What the clock does: find what is due and do it, each account in its own savepoint."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+from django.db import OperationalError, connection, transaction
+from django.db.models import Exists, F, OuterRef
+
+from billing.models import Account, CreditGrant, Invoice, Subscription
+from billing.services.accounts import park_account
+from billing.services.credits import grant_monthly_credits
+from billing.services.invoices import InvoiceNotReadyError, draft_invoice, finalise_invoice
+
+ACCOUNTS_A_SWEEP = 500
+
+logger = logging.getLogger(__name__)
+
+
+def grant_due_credits(now: datetime) -> int:
+    """Grant this month's credits where a subscription has not had them; return for how many.
+
+    Safe to repeat.
+    """
+    granted = CreditGrant.objects.filter(subscription=OuterRef("pk"), period_end__gt=now)
+    due = (
+        Subscription.objects.filter(
+            ~Exists(granted),
+            account__parked_reason="",
+            ended_at__isnull=True,
+            started_at__lte=now,
+            monthly_credits__gt=0,
+        )
+        .order_by("started_at")
+        .values_list("account_id", flat=True)[:ACCOUNTS_A_SWEEP]
+    )
+    return sum(
+        _try_account(account_id, partial(grant_monthly_credits, account_id, now=now), now=now)
+        for account_id in due
+    )
+
+
+def draft_due_invoices(now: datetime) -> int:
+    """Draft the invoice of each account whose open period is over; return how many.
+
+    Safe to repeat.
+    """
+    drafted = Invoice.objects.filter(
+        account=OuterRef("pk"),
+        kind=Invoice.Kind.USAGE,
+        period_start=OuterRef("open_period_start"),
+    ).exclude(status=Invoice.Status.VOID)
+    due = Account.objects.filter(
+        ~Exists(drafted), parked_reason="", open_period_end__lte=now
+    ).order_by("open_period_end")[:ACCOUNTS_A_SWEEP]
+    return sum(
+        _try_account(
+            account.pk,
+            partial(draft_invoice, account.pk, period=account.open_period, now=now),
+            now=now,
+        )
+        for account in due
+    )
+
+
+def finalise_due_invoices(now: datetime) -> int:
+    """Finalise each draft whose grace is over and whose usage is complete; return how many.
+
+    A draft that must wait keeps in `waiting_for` what it waits for. Safe to repeat.
+    """
+    due = Invoice.objects.filter(
+        account__parked_reason="", status=Invoice.Status.DRAFT, finalise_after__lte=now
+    ).order_by(F("tried_at").asc(nulls_first=True), "finalise_after")
+    finalised = 0
+    for invoice in due[:ACCOUNTS_A_SWEEP]:
+        try:
+            finalised += _try_account(
+                invoice.account_id, partial(finalise_invoice, invoice.pk, now=now), now=now
+            )
+        except InvoiceNotReadyError as reason:
+            _note_waiting(invoice, str(reason), now=now)
+    return finalised
+
+
+def _note_waiting(invoice: Invoice, reason: str, *, now: datetime) -> None:
+    if invoice.waiting_for != reason:
+        logger.warning("invoice waits for %s", reason, extra={"invoice_id": invoice.pk})
+    Invoice.objects.filter(pk=invoice.pk, status=Invoice.Status.DRAFT).update(
+        tried_at=now, waiting_for=reason
+    )
+
+
+def _try_account(account_id: UUID, work: Callable[[], object], *, now: datetime) -> bool:
+    """Return whether the work was done; an account that it fails for is parked and logged."""
+    try:
+        with transaction.atomic():
+            work()
+    except InvoiceNotReadyError:
+        raise
+    except OperationalError:
+        # A lost connection or a held lock says nothing about the account; the next sweep retries.
+        if not connection.is_usable():
+            raise
+        logger.warning("account is busy", exc_info=True, extra={"account_id": account_id})
+        return False
+    except Exception as error:
+        logger.exception("account is parked", extra={"account_id": account_id})
+        park_account(account_id, reason=f"{type(error).__name__}: {error}", now=now)
+        return False
+    return True
