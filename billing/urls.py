@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+from django.urls import path
+
+from billing import views
+
+urlpatterns = [
+    path("usage/current", views.UsageCurrent.as_view(), name="usage-current"),
+    path("invoices", views.InvoiceList.as_view(), name="invoices"),
+    path("invoices/<int:pk>", views.InvoiceDetail.as_view(), name="invoice"),
+]

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import extend_schema
+from rest_framework.exceptions import NotAuthenticated
+from rest_framework.generics import ListAPIView, RetrieveAPIView
+from rest_framework.pagination import CursorPagination
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from billing import queries
+from billing.models import ApiKey, Invoice
+from billing.serializers import (
+    CurrentUsageSerializer,
+    InvoiceSerializer,
+    InvoiceWithLinesSerializer,
+)
+
+
+class NewestFirst(CursorPagination):
+    """Pages of invoices, the newest period first."""
+
+    ordering = ("-period_start", "-id")
+    page_size = 50
+
+
+class UsageCurrent(APIView):
+    """What the account used, and what it costs, in its month so far."""
+
+    @extend_schema(operation_id="usage_current", responses=CurrentUsageSerializer)
+    def get(self, request: Request) -> Response:
+        """Return the usage and cost of the month so far, counted up to `as_of`."""
+        current = queries.current_usage(_account_of(request), now=datetime.now(UTC))
+        return Response(CurrentUsageSerializer(current).data)
+
+
+class InvoiceList(ListAPIView[Invoice]):
+    """The account's invoices."""
+
+    serializer_class = InvoiceSerializer
+    pagination_class = NewestFirst
+    queryset = Invoice.objects.none()
+
+    def get_queryset(self) -> QuerySet[Invoice]:
+        """Return the invoices of the key's account and of no other."""
+        return queries.invoices_of(_account_of(self.request))
+
+
+class InvoiceDetail(RetrieveAPIView[Invoice]):
+    """One invoice with its lines. Another account's invoice is not found."""
+
+    serializer_class = InvoiceWithLinesSerializer
+    queryset = Invoice.objects.none()
+
+    def get_queryset(self) -> QuerySet[Invoice]:
+        """Return the invoices of the key's account and of no other."""
+        return queries.invoices_of(_account_of(self.request)).prefetch_related("lines")
+
+
+def _account_of(request: Request) -> UUID:
+    if not isinstance(request.auth, ApiKey):
+        raise NotAuthenticated
+    return request.auth.account_id
