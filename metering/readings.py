@@ -1,0 +1,136 @@
+"""Where a series stands after its last reading, and what a fold of samples gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from metering.samples import Known, Records, State
+
+NEVER = -1
+"""A time in ms that stands for: no such reading yet."""
+
+HELD_INTERVALS = 5
+"""A gauge counts for at most so many of its own intervals after its reading."""
+
+LIFE_COUNTERS = {
+    "cpu_ns": Known.CPU,
+    "disk_read_bytes": Known.DISK_READ,
+    "disk_write_bytes": Known.DISK_WRITE,
+}
+ALL_COUNTERS = int(Known.CPU | Known.DISK_READ | Known.DISK_WRITE)
+INTERFACE_COUNTERS = {"rx_bytes": 1, "tx_bytes": 2}
+ALL_INTERFACE_COUNTERS = 3
+
+# Where a life stands after its last reading; what the next batch goes on from.
+LIFE_READING = np.dtype(
+    [("life", "<i8"), ("read_ms", "<i8")]
+    + [(prefix + name, "<i8") for name in LIFE_COUNTERS for prefix in ("", "base_")]
+    + [
+        ("known", "<i8"),
+        ("memory_bytes", "<i8"),
+        ("memory_held_until_ms", "<i8"),
+        ("memory_limit_bytes", "<i8"),
+        ("state", "<i8"),
+        ("sample_count", "<i8"),
+        ("out_of_order_count", "<i8"),
+    ]
+)
+INTERFACE_READING = np.dtype(
+    [("interface", "<i8"), ("life", "<i8"), ("read_ms", "<i8")]
+    + [(prefix + name, "<i8") for name in INTERFACE_COUNTERS for prefix in ("", "base_")]
+    + [("known", "<i8")]
+)
+USAGE = np.dtype(
+    [("life", "<i8"), ("window_ms", "<i8")]
+    + [(prefix + name, "<i8") for name in LIFE_COUNTERS for prefix in ("", "opening_", "closing_")]
+    + [
+        ("memory_byte_ms", "<i8"),
+        ("running_ms", "<i8"),
+        ("measured_ms", "<i8"),
+        ("sample_count", "<i8"),
+        ("first_sample_ms", "<i8"),
+        ("last_sample_ms", "<i8"),
+    ]
+)
+NETWORK_USAGE = np.dtype(
+    [("interface", "<i8"), ("window_ms", "<i8")]
+    + [
+        (prefix + name, "<i8")
+        for name in INTERFACE_COUNTERS
+        for prefix in ("", "opening_", "closing_")
+    ]
+    + [("sample_count", "<i8")]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Time in which a life ran and a meter was not measured. Times in ms, half-open."""
+
+    life: int
+    meter: str
+    start_ms: int
+    end_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """A counter that fell inside a life: one segment ends, the next starts at `after`.
+
+    The fall itself is billed to nobody. `series` is the life, or the interface, that fell.
+    """
+
+    life: int
+    series: int
+    counter: str
+    start_ms: int
+    at_ms: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """What a batch of samples adds: usage to add up, readings to replace, gaps and resets."""
+
+    usage: Records
+    readings: Records
+    gaps: list[Gap]
+    resets: list[Reset]
+
+
+def new_life_reading(life: int, *, started_ms: int, counts_from_zero: bool) -> Records:
+    """Return where a life stands before its first sample, an array of one.
+
+    A life that began after its account and host were registered counts from zero. Any other
+    has no base line yet: its first sample becomes that, and what was before is not billed.
+    """
+    reading = np.zeros(1, LIFE_READING)
+    reading["life"] = life
+    reading["read_ms"] = started_ms if counts_from_zero else NEVER
+    reading["known"] = ALL_COUNTERS if counts_from_zero else 0
+    reading["memory_held_until_ms"] = NEVER
+    reading["state"] = State.RUNNING
+    return reading
+
+
+def new_interface_reading(
+    interface: int, *, life_reading: Records, life_samples: Records, first_seen_ms: int
+) -> Records:
+    """Return where an interface stands before its first sample, an array of one.
+
+    It counts from the reading of its life before `first_seen_ms`: one of `life_samples`, else
+    `life_reading`, the life's last reading before them.
+    """
+    earlier = life_samples["read_ms"][life_samples["read_ms"] < first_seen_ms]
+    from_ms = max(int(life_reading["read_ms"][0]), int(earlier.max(initial=NEVER)))
+    reading = np.zeros(1, INTERFACE_READING)
+    reading["interface"] = interface
+    reading["life"] = life_reading["life"]
+    reading["read_ms"] = from_ms
+    # A first reading of the life is the base line of its interfaces too.
+    reading["known"] = ALL_INTERFACE_COUNTERS if from_ms != NEVER else 0
+    return reading
