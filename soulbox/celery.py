@@ -3,9 +3,28 @@ from __future__ import annotations
 import os
 
 from celery import Celery
+from django.conf import settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "soulbox.settings")
 
 app = Celery("soulbox")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+
+def _every(task: str, *, seconds: float, queue: str) -> dict[str, object]:
+    # A tick nobody took within its own interval is worth nothing: the next one is there.
+    return {"task": task, "schedule": seconds, "options": {"queue": queue, "expires": seconds}}
+
+
+# Intervals only, in UTC: a crontab entry missed during an outage would wait for its next date.
+app.conf.beat_schedule = {
+    "collect": _every(
+        "metering.tasks.collect_all", seconds=settings.METERING_INTERVAL_S, queue="default"
+    ),
+    "aggregate": _every("metering.tasks.aggregate_all", seconds=15, queue="aggregate"),
+    "sweep billing": _every("billing.tasks.sweep_billing", seconds=15, queue="billing"),
+    "make partitions": _every(
+        "metering.tasks.make_partitions_ahead", seconds=6 * 60 * 60, queue="default"
+    ),
+}

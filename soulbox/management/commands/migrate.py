@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from django.core.management.commands import migrate
 from django.db import connections
+
+from metering.partitions import make_partitions
 
 OWNER = "owner"
 
@@ -16,6 +19,8 @@ class Command(migrate.Command):
         options["database"] = OWNER
         self._let_application_use_new_tables()
         super().handle(*args, **options)
+        if options["app_label"] in {None, "", "metering"} and not options["plan"]:
+            make_partitions(now=datetime.now(UTC))
 
     def _let_application_use_new_tables(self) -> None:
         owner = connections[OWNER]

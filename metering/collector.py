@@ -1,0 +1,206 @@
+"""One pass over a host: which sandboxes run there, what they have used, one batch of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from uuid import UUID
+
+import numpy as np
+from django.conf import settings
+
+from metering import lives, stream
+from metering.docker import docker_engine
+from metering.lives import Ending
+from metering.models import Host, Life, Refusal
+from metering.period import from_ms, to_ms
+from metering.samples import (
+    INTERFACE_SAMPLE,
+    SAMPLE,
+    Batch,
+    Event,
+    Known,
+    Records,
+    State,
+    interface_id,
+)
+from metering.simulator import SCHEME, Simulator, fleet_of
+from metering.source import Listed, Reading, Source, SourceError
+
+# Events are read again from a little before: the engine's clock and ours differ.
+EVENT_OVERLAP = timedelta(seconds=5)
+# A refused container is looked at again after so long: its account may exist by then.
+REFUSED_AGAIN_AFTER = timedelta(minutes=1)
+
+_MS_NS = 10**6
+_FIGURES = {
+    "cpu_ns": Known.CPU,
+    "memory_bytes": Known.MEMORY,
+    "disk_read_bytes": Known.DISK_READ,
+    "disk_write_bytes": Known.DISK_WRITE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What one pass found: lives begun and ended, samples written."""
+
+    begun: int
+    ended: int
+    samples: int
+
+
+def collect_host(host_id: UUID, *, now: datetime, source: Source | None = None) -> Collected:
+    """Read every sandbox of a host once and append one batch to its stream.
+
+    Safe to repeat, and to run twice at once: readings are running totals. A failed pass leaves
+    its reason on the host. Raises Host.DoesNotExist, SourceError, StreamUnavailableError.
+    """
+    host = Host.objects.get(pk=host_id)
+    try:
+        collected = _collect(host, source or open_source(host), now)
+    except (SourceError, stream.StreamUnavailableError) as error:
+        _record_problem(host, str(error), now)
+        raise
+    Host.objects.filter(pk=host_id).update(
+        last_seen_at=now, events_read_until=now, problem="", problem_since=None
+    )
+    return collected
+
+
+def open_source(host: Host) -> Source:
+    """Return the source that a host's endpoint names. Raises SourceError."""
+    if host.endpoint.startswith(SCHEME):
+        return _simulated_fleet(host.endpoint, host.registered_at)
+    return docker_engine(
+        host.endpoint, settings.METERING_CONCURRENCY, settings.METERING_CALL_TIMEOUT_S
+    )
+
+
+@lru_cache(maxsize=8)
+def _simulated_fleet(endpoint: str, started_at: datetime) -> Simulator:
+    return fleet_of(endpoint, started_at=started_at)
+
+
+def _collect(host: Host, source: Source, now: datetime) -> Collected:
+    open_lives = {
+        life.container_id: life for life in Life.objects.filter(host=host, ended_at__isnull=True)
+    }
+    listed = source.list_containers()
+    since = (host.events_read_until or host.registered_at) - EVENT_OVERLAP
+    changed = source.changed_between(since, now)
+    to_inspect = _to_inspect(host, listed, open_lives, changed.keys(), now)
+    containers = source.inspect(sorted(to_inspect))
+
+    found = {container.container_id for container in containers}
+    gone = [life for key, life in open_lives.items() if key in to_inspect and key not in found]
+    endings = lives.find_endings(open_lives, containers)
+    endings += [_removal(life, changed.get(life.container_id), host) for life in gone]
+    begun = {life.container_id: life for life in lives.record_lives(host, containers, now=now)}
+    endings += lives.find_endings(begun, containers)
+
+    ended = {ending.life.pk for ending in endings}
+    running = {
+        life.container_id: life
+        for life in (*open_lives.values(), *begun.values())
+        if life.pk not in ended
+    }
+    readings = source.read(sorted(running))
+    samples = _samples(running, readings, begun, endings)
+    batch = Batch(
+        collected_ms=to_ms(now),
+        interval_ms=settings.METERING_INTERVAL_S * 1000,
+        samples=samples,
+        interfaces=_interface_samples(running, readings),
+    )
+    stream.append(host.pk, batch)
+    # After the stream has them: a crash in between repeats the ends, which changes nothing.
+    for ending in endings:
+        Life.objects.filter(pk=ending.life.pk, ended_at__isnull=True).update(
+            ended_at=from_ms(ending.ended_ns // _MS_NS)
+        )
+    return Collected(begun=len(begun), ended=len(endings), samples=len(samples))
+
+
+def _to_inspect(
+    host: Host,
+    listed: Sequence[Listed],
+    open_lives: Mapping[str, Life],
+    changed: Collection[str],
+    now: datetime,
+) -> set[str]:
+    """Return the containers whose lives may differ from what is recorded."""
+    states = {container.container_id: container.state for container in listed}
+    alive = {key for key, state in states.items() if state is not State.STOPPED}
+    stopped = states.keys() - alive
+    recorded = Life.objects.filter(host=host, container_id__in=stopped - open_lives.keys())
+    born_and_dead = (
+        stopped - open_lives.keys() - set(recorded.values_list("container_id", flat=True))
+    )
+    just_refused = Refusal.objects.filter(host=host, last_at__gt=now - REFUSED_AGAIN_AFTER)
+    unknown = (alive - open_lives.keys()) | born_and_dead
+    unknown -= set(just_refused.values_list("subject", flat=True))
+    return unknown | (open_lives.keys() - alive) | (open_lives.keys() & changed)
+
+
+def _removal(life: Life, died_ns: int | None, host: Host) -> Ending:
+    """Return the end of a life whose container is gone, and nobody can be asked about.
+
+    Without an event that says when it died it ends when it was last known to live.
+    """
+    known_ns = to_ms(host.last_seen_at or life.started_at) * _MS_NS
+    return Ending(life, max(died_ns if died_ns is not None else known_ns, life.started_ns))
+
+
+def _samples(
+    running: Mapping[str, Life],
+    readings: Sequence[Reading],
+    begun: Mapping[str, Life],
+    endings: Sequence[Ending],
+) -> Records:
+    samples = np.zeros(len(readings) + len(endings), SAMPLE)
+    for row, reading in zip(samples, readings, strict=False):
+        event = Event.STARTED if reading.container_id in begun else Event.PERIODIC
+        row["life"] = running[reading.container_id].pk
+        row["read_ms"] = reading.read_ms
+        row["state"] = State.RUNNING
+        row["event"] = event
+        row["memory_limit_bytes"] = reading.memory_limit_bytes
+        known = Known(0)
+        for name, bit in _FIGURES.items():
+            value = getattr(reading, name)
+            if value is not None:
+                row[name] = value
+                known |= bit
+        row["known"] = known
+    for row, ending in zip(samples[len(readings) :], endings, strict=True):
+        row["life"] = ending.life.pk
+        row["read_ms"] = ending.ended_ns // _MS_NS
+        row["state"] = State.STOPPED
+        row["event"] = Event.STOPPED
+    return samples
+
+
+def _interface_samples(running: Mapping[str, Life], readings: Sequence[Reading]) -> Records:
+    rows = [
+        (
+            interface_id(life.pk, name),
+            life.pk,
+            reading.read_ms,
+            rx_bytes,
+            tx_bytes,
+            name.encode(),
+        )
+        for reading in readings
+        if not (life := running[reading.container_id]).network_unmetered
+        for name, (rx_bytes, tx_bytes) in reading.interfaces.items()
+    ]
+    return np.array(rows, INTERFACE_SAMPLE)
+
+
+def _record_problem(host: Host, problem: str, now: datetime) -> None:
+    Host.objects.filter(pk=host.pk).update(
+        problem=problem[:500], problem_since=host.problem_since or now
+    )

@@ -1,0 +1,187 @@
+"""Which lives begin and end: what an inspection of containers says against what is recorded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F
+
+from metering.models import AccountRegistration, Host, Life, LifeReading, Refusal, Sandbox
+from metering.period import from_ms
+from metering.readings import new_life_reading
+from metering.samples import State, life_id
+from metering.source import ACCOUNT_LABEL, SANDBOX_LABEL, Container
+
+_SANDBOX_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_MS_NS = 10**6
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A recorded life that is over, and when it ended, in ns since 1970."""
+
+    life: Life
+    ended_ns: int
+
+
+class LabelError(ValueError):
+    """A container's labels do not say whose sandbox it is."""
+
+    def __init__(self, reason: Refusal.Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def find_endings(open_lives: Mapping[str, Life], containers: Iterable[Container]) -> list[Ending]:
+    """Return the open lives that these containers are no longer living."""
+    endings = []
+    for container in containers:
+        life = open_lives.get(container.container_id)
+        if life is None or container.started_ns is None:
+            continue
+        is_same_life = container.started_ns == life.started_ns
+        if is_same_life and container.state is not State.STOPPED:
+            continue
+        end = container.finished_ns
+        if is_same_life:
+            ended_ns = end if end is not None else life.started_ns
+        elif end is not None and life.started_ns <= end < container.started_ns:
+            # A restarted container still shows when its life before ended.
+            ended_ns = end
+        else:
+            ended_ns = container.started_ns
+        endings.append(Ending(life, max(ended_ns, life.started_ns)))
+    return endings
+
+
+@transaction.atomic
+def record_lives(host: Host, containers: Iterable[Container], *, now: datetime) -> list[Life]:
+    """Record the life each of these containers is living, or lived last; return those new.
+
+    Safe to repeat. A container whose labels are no good is recorded as refused, with the
+    reason, and left out.
+    """
+    named: list[tuple[Container, UUID, str]] = []
+    refused: list[tuple[Container, LabelError]] = []
+    begun = [container for container in containers if container.started_ns is not None]
+    for container in begun:
+        try:
+            named.append((container, *read_labels(container.labels)))
+        except LabelError as error:
+            refused.append((container, error))
+    accounts = AccountRegistration.objects.in_bulk({account for _, account, _ in named})
+    lives = []
+    for container, account_id, sandbox_id in named:
+        account = accounts.get(account_id)
+        if account is None or not account.is_active:
+            refused.append((container, _unknown_account(account_id)))
+            continue
+        sandbox, _ = Sandbox.objects.get_or_create(
+            account=account, sandbox_id=sandbox_id, defaults={"recorded_at": now}
+        )
+        lives.append(_life(host, sandbox, account, container, now))
+    for container, refusal in refused:
+        refuse(host, refusal.reason, container.container_id, str(refusal), now=now)
+    return _create_missing(lives)
+
+
+def _create_missing(lives: list[Life]) -> list[Life]:
+    recorded = set(
+        Life.objects.filter(pk__in=[life.pk for life in lives]).values_list("pk", flat=True)
+    )
+    missing = [life for life in lives if life.pk not in recorded]
+    Life.objects.bulk_create(missing, ignore_conflicts=True)
+    LifeReading.objects.bulk_create(map(_first_reading, missing), ignore_conflicts=True)
+    # Two keys with one number would mix two customers' counters; better to stop here.
+    keys = dict(Life.objects.filter(pk__in=[life.pk for life in missing]).values_list("pk", "key"))
+    for life in missing:
+        if keys[life.pk] != life.key:
+            raise RuntimeError(f"Lives {keys[life.pk]} and {life.key} share the number {life.pk}.")
+    return missing
+
+
+def _life(
+    host: Host, sandbox: Sandbox, account: AccountRegistration, container: Container, now: datetime
+) -> Life:
+    if container.started_ns is None:
+        raise ValueError(f"{container.container_id} has not started.")
+    key = f"{container.container_id}/{container.started_ns}"
+    started_at = from_ms(container.started_ns // _MS_NS)
+    return Life(
+        id=life_id(str(host.pk), key),
+        sandbox=sandbox,
+        host=host,
+        key=key,
+        container_id=container.container_id,
+        started_ns=container.started_ns,
+        started_at=started_at,
+        counts_from_zero=started_at >= max(account.registered_at, host.registered_at),
+        network_unmetered=container.network_unmetered,
+        cpu_limit_nano=container.cpu_limit_nano,
+        memory_limit_bytes=container.memory_limit_bytes,
+        recorded_at=now,
+    )
+
+
+def _first_reading(life: Life) -> LifeReading:
+    reading = new_life_reading(
+        life.pk,
+        started_ms=life.started_ns // _MS_NS,
+        counts_from_zero=life.counts_from_zero,
+    )[0]
+    columns = {name: int(reading[name]) for name in reading.dtype.names or () if name != "life"}
+    return LifeReading(life=life, **columns)
+
+
+def read_labels(labels: Mapping[str, str]) -> tuple[UUID, str]:
+    """Return the account and the sandbox id that a container's labels name. Raises LabelError."""
+    account = labels.get(ACCOUNT_LABEL, "")
+    if not account:
+        raise LabelError(
+            Refusal.Reason.ACCOUNT_MISSING,
+            f"The label {ACCOUNT_LABEL} is missing. Set it to the account's UUID.",
+        )
+    try:
+        account_id = UUID(account)
+    except ValueError:
+        raise LabelError(
+            Refusal.Reason.ACCOUNT_MALFORMED,
+            f"The label {ACCOUNT_LABEL}={account[:64]!r} is no UUID.",
+        ) from None
+    sandbox_id = labels.get(SANDBOX_LABEL, "")
+    if not _SANDBOX_ID.fullmatch(sandbox_id):
+        raise LabelError(
+            Refusal.Reason.SANDBOX_MALFORMED,
+            f"The label {SANDBOX_LABEL}={sandbox_id[:64]!r} is not 1 to 128 letters, digits, "
+            "or . _ : - after the first.",
+        )
+    return account_id, sandbox_id
+
+
+def _unknown_account(account_id: UUID) -> LabelError:
+    return LabelError(
+        Refusal.Reason.ACCOUNT_UNKNOWN,
+        f"The label {ACCOUNT_LABEL}={account_id} names no open account. Open it, or correct the "
+        "label.",
+    )
+
+
+def refuse(
+    host: Host, reason: Refusal.Reason, subject: str, detail: str, *, now: datetime, count: int = 1
+) -> None:
+    """Record that something on a host is not metered, and why. Repeating it adds to its count."""
+    refusal, created = Refusal.objects.get_or_create(
+        host=host,
+        reason=reason,
+        subject=subject[:128],
+        defaults={"detail": detail[:500], "count": count, "first_at": now, "last_at": now},
+    )
+    if not created:
+        Refusal.objects.filter(pk=refusal.pk).update(
+            count=F("count") + count, detail=detail[:500], last_at=now
+        )

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+
+class AccountRegistration(models.Model):
+    """An account that may have sandboxes. Billing writes it; metering knows no more of accounts."""
+
+    account_id = models.UUIDField(primary_key=True)
+    time_zone = models.CharField(max_length=64, default="UTC")
+    registered_at = models.DateTimeField()
+    # Windows that start before it are on a final invoice: growth in them is late usage.
+    frozen_until = models.DateTimeField(null=True, blank=True)
+    is_active = models.BooleanField(default=True)
+
+    def __str__(self) -> str:
+        return str(self.account_id)
+
+
+class Host(models.Model):
+    """A machine, or a simulator, whose sandboxes are metered through one stream."""
+
+    id = models.UUIDField(primary_key=True)
+    name = models.CharField(max_length=64, unique=True)
+    # unix:///path, tcp://host:port, or simulator:?account=UUID
+    endpoint = models.CharField(max_length=500)
+    is_active = models.BooleanField(default=True)
+    registered_at = models.DateTimeField()
+    # The last pass that reached the engine and the stream.
+    last_seen_at = models.DateTimeField(null=True, blank=True)
+    # The engine's events have been read up to here.
+    events_read_until = models.DateTimeField(null=True, blank=True)
+    # Why the last pass failed; empty when it did not.
+    problem = models.CharField(max_length=500, blank=True, default="")
+    problem_since = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class StreamCursor(models.Model):
+    """How far a host's stream is folded. It commits together with the usage it stands for."""
+
+    host = models.OneToOneField(
+        Host, on_delete=models.PROTECT, primary_key=True, related_name="cursor"
+    )
+    entry_id = models.CharField(max_length=40, default="0-0")
+    sequence = models.BigIntegerField(default=0)
+    # Every pass collected before this time is folded.
+    collected_until = models.DateTimeField(null=True, blank=True)
+    sample_count = models.BigIntegerField(default=0)
+    # Batches that were numbered and never found in the stream.
+    lost_batch_count = models.BigIntegerField(default=0)
+    folded_at = models.DateTimeField(null=True, blank=True)
+    # Why the last fold failed; empty when it did not.
+    problem = models.CharField(max_length=500, blank=True, default="")
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(lost_batch_count__gte=0) & Q(sample_count__gte=0) & Q(sequence__gte=0),
+                name="cursor_counts_are_not_negative",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.host_id} at {self.entry_id}"

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import Exists, Max, OuterRef, Q, Sum
+from django.db.models.functions import Coalesce
+
+from metering.meters import UNITS, Meter
+from metering.models import (
+    Life,
+    LifeReading,
+    NetworkUsageRecord,
+    StreamCursor,
+    UsageRecord,
+)
+from metering.period import Period, from_ms
+
+_LIFE_METERS = (Meter.CPU, Meter.MEMORY, Meter.DISK_READ, Meter.DISK_WRITE)
+_NETWORK_COLUMNS = {Meter.NETWORK_EGRESS: "tx_bytes", Meter.NETWORK_INGRESS: "rx_bytes"}
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How long sandboxes ran, and for how much of that their gauges were measured."""
+
+    running_ms: int
+    measured_ms: int
+
+
+def usage_totals(account_id: UUID, period: Period) -> dict[Meter, int]:
+    """Return what the account used in the windows that start in `period`, in base units.
+
+    Meters without usage are left out.
+    """
+    in_period = Q(window_start__gte=period.start, window_start__lt=period.end)
+    totals = UsageRecord.objects.filter(in_period, life__sandbox__account_id=account_id).aggregate(
+        **{meter.value: Sum(UNITS[meter].stored) for meter in _LIFE_METERS}
+    )
+    totals |= NetworkUsageRecord.objects.filter(
+        in_period, interface__life__sandbox__account_id=account_id
+    ).aggregate(**{meter.value: Sum(column) for meter, column in _NETWORK_COLUMNS.items()})
+    return {Meter(name): int(total) for name, total in totals.items() if total}
+
+
+def coverage(account_id: UUID, period: Period) -> Coverage:
+    """Return how much of the account's running time in `period` was measured."""
+    sums = UsageRecord.objects.filter(
+        window_start__gte=period.start,
+        window_start__lt=period.end,
+        life__sandbox__account_id=account_id,
+    ).aggregate(running=Coalesce(Sum("running_ms"), 0), measured=Coalesce(Sum("measured_ms"), 0))
+    return Coverage(running_ms=int(sums["running"]), measured_ms=int(sums["measured"]))
+
+
+def newest_reading_at(account_id: UUID) -> datetime | None:
+    """Return the time of the newest reading that the account's usage counts, None without one."""
+    newest = LifeReading.objects.filter(
+        life__sandbox__account_id=account_id, sample_count__gt=0
+    ).aggregate(newest=Max("read_ms"))["newest"]
+    return None if newest is None else from_ms(newest)
+
+
+def streams_behind(account_id: UUID, *, until: datetime) -> list[str]:
+    """Return the names of the hosts that carried the account and are not folded up to `until`.
+
+    While there is one, usage before `until` may still grow.
+    """
+    unfolded = Life.objects.filter(
+        Q(ended_at__isnull=True)
+        | Q(ended_at__gte=OuterRef("collected_until"))
+        | Q(host__cursor__collected_until__isnull=True),
+        host=OuterRef("host"),
+        sandbox__account_id=account_id,
+        started_at__lt=until,
+    )
+    behind = (
+        StreamCursor.objects.filter(Exists(unfolded), host__is_active=True)
+        .exclude(collected_until__gte=until)
+        .order_by("host__name")
+    )
+    return list(behind.values_list("host__name", flat=True))

@@ -1,0 +1,132 @@
+"""The stream of packed batches between collecting and aggregating, one for each host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from secrets import token_hex
+from typing import Any
+from uuid import UUID
+
+import redis
+from django.conf import settings
+
+from metering.period import to_ms
+from metering.samples import Batch, pack
+
+# Numbering and appending are one step, so that a lost batch leaves a hole whoever writes.
+# No MAXLEN and no EXPIRE: both take entries that nobody has folded yet.
+_APPEND = """
+local sequence = redis.call('INCR', KEYS[2])
+return {redis.call('XADD', KEYS[1], '*', 'n', sequence, 'b', ARGV[1]), sequence}
+"""
+
+_RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+"""
+
+PAGE_ENTRIES = 100
+COLLECTING_LIMIT_S = 30
+
+
+class StreamUnavailableError(Exception):
+    """Redis did not take or give a batch; the message says why. Counters lose nothing by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One batch as it lies in the stream, still packed, with its number on the host."""
+
+    entry_id: str
+    sequence: int
+    packed: bytes
+
+
+@cache
+def _redis() -> Any:
+    # redis-py types each answer as a union over protocols and decodings it could be set to.
+    return redis.Redis.from_url(
+        settings.STREAM_REDIS_URL,
+        socket_timeout=settings.STREAM_TIMEOUT_S,
+        socket_connect_timeout=settings.STREAM_TIMEOUT_S,
+        health_check_interval=10,
+    )
+
+
+def _stream_key(host_id: UUID) -> str:
+    return f"metrics:stream:{host_id}"
+
+
+def append(host_id: UUID, batch: Batch) -> Entry:
+    """Append one batch and return its entry. Raises StreamUnavailableError."""
+    packed = pack(batch)
+    keys = (_stream_key(host_id), f"metrics:sequence:{host_id}")
+    try:
+        entry_id, sequence = _redis().eval(_APPEND, len(keys), *keys, packed)
+    except redis.RedisError as error:
+        raise StreamUnavailableError(f"Redis did not take the batch: {error}") from error
+    return Entry(entry_id.decode(), int(sequence), packed)
+
+
+def read_after(host_id: UUID, entry_id: str, *, limit: int) -> Iterator[Entry]:
+    """Yield at most `limit` entries after `entry_id`, oldest first, a page at a time.
+
+    Raises StreamUnavailableError.
+    """
+    while limit > 0:
+        try:
+            page = _redis().xrange(
+                _stream_key(host_id), f"({entry_id}", "+", min(limit, PAGE_ENTRIES)
+            )
+        except redis.RedisError as error:
+            raise StreamUnavailableError(f"Redis did not give the stream: {error}") from error
+        if not page:
+            return
+        for raw_id, fields in page:
+            entry_id = raw_id.decode()
+            yield Entry(entry_id, int(fields[b"n"]), fields[b"b"])
+        limit -= len(page)
+
+
+@contextmanager
+def collecting(host_id: UUID) -> Iterator[bool]:
+    """Say whether no other pass over this host is going on, and keep others out meanwhile.
+
+    Two passes at once would be harmless; this only spares the engine. A pass that dies gives
+    way after `COLLECTING_LIMIT_S`. Raises StreamUnavailableError.
+    """
+    key, token = f"metrics:collecting:{host_id}", token_hex(8)
+    try:
+        is_free = bool(_redis().set(key, token, nx=True, ex=COLLECTING_LIMIT_S))
+    except redis.RedisError as error:
+        raise StreamUnavailableError(f"Redis did not answer: {error}") from error
+    try:
+        yield is_free
+    finally:
+        with suppress(redis.RedisError):  # It expires by itself.
+            _redis().eval(_RELEASE, 1, key, token)
+
+
+def trim(host_id: UUID, *, folded: str, now: datetime) -> int:
+    """Remove entries that are folded and older than the retention; return how many.
+
+    `folded` is the entry the database's cursor stands at: nothing from there on is touched,
+    however old it is.
+    """
+    kept_from = now - timedelta(hours=settings.METERING_STREAM_RETENTION_H)
+    bound = min(_order(folded), (to_ms(kept_from), 0))
+    try:
+        removed = _redis().xtrim(
+            _stream_key(host_id), minid=f"{bound[0]}-{bound[1]}", approximate=True
+        )
+    except redis.RedisError as error:
+        raise StreamUnavailableError(f"Redis did not trim the stream: {error}") from error
+    return int(removed)
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    ms, _, number = entry_id.partition("-")
+    return int(ms), int(number or 0)

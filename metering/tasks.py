@@ -1,0 +1,69 @@
+"""Celery's way in: look up, call a service. Every task is safe to repeat and to lose."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from uuid import UUID
+
+from celery import shared_task
+from django.conf import settings
+from django.db import OperationalError
+
+from metering.aggregator import aggregate_host
+from metering.collector import collect_host
+from metering.models import Host
+from metering.partitions import make_partitions
+from metering.source import SourceError
+from metering.stream import StreamUnavailableError, collecting
+
+logger = logging.getLogger(__name__)
+
+# A pass that waited longer than this in its queue is worth nothing: the next is due.
+LATE_INTERVALS = 5
+
+
+@shared_task(name="metering.tasks.collect_all")
+def collect_all() -> None:
+    """Send each active host's queue one pass."""
+    for host_id in Host.objects.filter(is_active=True).values_list("pk", flat=True):
+        collect.apply_async(
+            (str(host_id),),
+            queue=f"collect.{host_id}",
+            expires=settings.METERING_INTERVAL_S * LATE_INTERVALS,
+        )
+
+
+@shared_task(name="metering.tasks.collect")
+def collect(host_id: str) -> None:
+    """Read a host once, unless a pass over it is still going on."""
+    try:
+        with collecting(UUID(host_id)) as is_free:
+            if is_free:
+                collect_host(UUID(host_id), now=datetime.now(UTC))
+    except (SourceError, StreamUnavailableError, OperationalError) as error:
+        # One line, no traceback: the next pass is two seconds away and tries again.
+        logger.warning("collecting failed: %s", error, extra={"host": host_id})
+
+
+@shared_task(name="metering.tasks.aggregate_all")
+def aggregate_all() -> None:
+    """Send one aggregation for each host."""
+    for host_id in Host.objects.values_list("pk", flat=True):
+        aggregate.apply_async((str(host_id),), queue="aggregate", expires=60)
+
+
+@shared_task(name="metering.tasks.aggregate")
+def aggregate(host_id: str) -> None:
+    """Fold what a host's stream holds."""
+    try:
+        aggregate_host(UUID(host_id), now=datetime.now(UTC))
+    except (StreamUnavailableError, OperationalError) as error:
+        logger.warning("aggregating failed: %s", error, extra={"host": host_id})
+
+
+@shared_task(name="metering.tasks.make_partitions_ahead")
+def make_partitions_ahead() -> None:
+    """Have the partitions of the coming months ready."""
+    for name in make_partitions(now=datetime.now(UTC)):
+        logger.info("partition made", extra={"partition": name})
