@@ -7,3 +7,7 @@ class SoulboxConfig(AppConfig):
     """Settings, start-up and the commands that span apps. Nothing imports it."""
 
     name = "soulbox"
+
+    def ready(self) -> None:
+        """Register the system checks, which need the settings."""
+        from soulbox import checks  # noqa: F401, PLC0415 - importing it registers them

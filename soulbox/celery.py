@@ -2,14 +2,23 @@ from __future__ import annotations
 
 import os
 
-from celery import Celery
+from celery import Celery, signals
 from django.conf import settings
+
+from soulbox.services import start_background_process
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "soulbox.settings")
 
 app = Celery("soulbox")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+
+@signals.celeryd_init.connect
+@signals.beat_init.connect
+def _start_safely(**_sender: object) -> None:
+    """Have the services up and safe before the first task or tick."""
+    start_background_process()
 
 
 def _every(task: str, *, seconds: float, queue: str) -> dict[str, object]:

@@ -8,6 +8,6 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "soulbox.settings")
 
 application = get_wsgi_application()
 
-from soulbox.services import start_services  # noqa: E402 - needs the settings set up above
+from soulbox.services import start_web_process  # noqa: E402 - needs the settings set up above
 
-start_services()
+start_web_process()
