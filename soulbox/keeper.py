@@ -34,6 +34,7 @@ from soulbox.embedded import (
     EmbeddedServiceError,
     make_private,
 )
+from soulbox.lifeline import end_with_parent
 
 SUPERUSER = "postgres"
 
@@ -49,7 +50,6 @@ RESTART_PAUSE_S = 0.2
 LONGEST_LOG_BYTES = 10_000_000
 
 CLONE_NEWUSER = 0x10000000
-PR_SET_PDEATHSIG = 1
 # Inside its user namespace PostgreSQL sees itself as this user; it refuses to run as root.
 NAMESPACE_USER = 1000
 
@@ -295,9 +295,7 @@ def _spawn(server: Server, *, log: Path, lock: IO[str] | None) -> subprocess.Pop
         if server.refuses_root and os.geteuid() == 0:
             _enter_user_namespace()
         # Should the keeper be killed outright, the kernel stops the servers for it.
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(server.stop_signal))
-        if os.getppid() != keeper:
-            os._exit(1)
+        end_with_parent(keeper, server.stop_signal)
 
     if log.exists() and log.stat().st_size > LONGEST_LOG_BYTES:
         log.replace(log.with_suffix(".log.old"))

@@ -1,0 +1,60 @@
+# Every target does the set-up it needs: a machine with Python 3.11 and make is enough.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+BENCHES := $(basename $(notdir $(wildcard bench/*.py)))
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test check lint bench $(addprefix bench-,$(BENCHES)) reset requirements
+
+help: ## Say what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+	@echo "  make bench-NAME     Run bench/NAME.py alone"
+
+run: .venv/installed ## Run everything on this machine, with a demo account
+	@exec $(BIN)/python manage.py run
+
+demo: .venv/installed ## Bill a month of a simulated fleet and check every figure
+	@exec $(BIN)/python manage.py demo
+
+test: .venv/installed-dev ## Run the tests
+	@exec $(BIN)/pytest
+
+check: lint test ## Run everything that has to pass before a commit
+
+lint: .venv/installed-dev ## Run everything of check but the tests
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python manage.py check
+	$(BIN)/python manage.py makemigrations --check --dry-run
+	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
+	$(BIN)/python manage.py settings_reference --check
+
+bench: $(addprefix bench-,$(BENCHES)) ## Run the benchmarks
+	@$(if $(BENCHES),true,echo "There are no benchmarks yet: bench/ holds no Python file.")
+
+$(addprefix bench-,$(BENCHES)): bench-%: .venv/installed-dev
+	$(BIN)/python bench/$*.py
+
+reset: .venv/installed ## Start afresh: remove the embedded services' data
+	@exec $(BIN)/python manage.py reset
+
+requirements: .venv/installed-dev ## Pin again what requirements*.in name
+	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-header requirements.in --output-file requirements.txt
+	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-header requirements-dev.in --output-file requirements-dev.txt
+
+# The stamps are newer than the pins they were installed from, so a second call does nothing.
+
+.venv/installed: requirements.txt
+	@command -v $(PYTHON) > /dev/null || { echo "SoulBox needs Python 3.11, and there is no $(PYTHON) here. Install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "$(PYTHON) has no venv module. On Debian: apt-get install python3.11-venv" >&2; exit 1; }
+	@echo "Installing what runs into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@
+
+.venv/installed-dev: requirements-dev.txt .venv/installed
+	@echo "Installing what checks into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	@touch $@

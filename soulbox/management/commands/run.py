@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from django.core.management import CommandError, call_command
+from django.core.management.base import BaseCommand
+from django.db import connections
+
+from soulbox import demo_data, environment, run
+from soulbox.demo_data import DemoLogins
+from soulbox.run import MeteredHost, NoFreePortError, Ports
+from soulbox.services import ServicesError, refuse_unsafe_settings
+
+
+class Command(BaseCommand):
+    """Migrate, seed, and run web, workers, beat and Flower until Ctrl-C."""
+
+    help = "Run everything on this machine, with a demo account."
+
+    def handle(self, *_arguments: Any, **_options: Any) -> None:
+        """Set up, say where everything is, and run it."""
+        try:
+            if silent := refuse_unsafe_settings():
+                raise CommandError("\n".join(silent))
+            web = run.free_port("WEB_PORT")
+            ports = Ports(web, run.free_port("FLOWER_PORT", other_than=web))
+        except (ServicesError, NoFreePortError) as error:
+            raise CommandError(str(error)) from None
+        call_command("migrate", verbosity=0, interactive=False)
+        now = datetime.now(UTC)
+        logins = demo_data.seed(now)
+        host = run.find_host(demo_data.ACCOUNT_ID)
+        run.meter_host(host, now=now)
+        # The processes are forks; none may share this one's connection.
+        connections.close_all()
+        self.stdout.write(_welcome(ports, logins, host))
+        self.stdout.flush()
+        sys.exit(run.run_processes(run.child_environment(ports, logins)))
+
+
+def _welcome(ports: Ports, logins: DemoLogins, host: MeteredHost) -> str:
+    web = f"http://{run.ADDRESS}:{ports.web}"
+    flower = f"http://{run.ADDRESS}:{ports.flower}"
+    admin = f"{logins.admin} / {logins.admin_password}"
+    lines = [
+        "",
+        f"  Admin    {web}/admin/      {admin}",
+        f"  API      {web}/api/docs/   with the key below",
+        f"  Flower   {flower}/            {admin}",
+        f"  The demo account's owner logs in as {logins.owner} / {logins.owner_password}",
+        *_moved("WEB_PORT", ports.web),
+        *_moved("FLOWER_PORT", ports.flower),
+        "",
+        "  What the demo account used so far, and what it costs:",
+        f"    curl -H 'Authorization: Bearer {logins.api_key}' {web}/api/v1/usage/current",
+        "",
+    ]
+    if host.why_simulated:
+        lines += [
+            f"  {host.why_simulated}",
+            "  So the simulator provides a small fleet of four sandboxes.",
+            "  For real containers start Docker, or set DOCKER_HOST, and run this again.",
+        ]
+    else:
+        labels = f"--label soulbox.sandbox_id=sbx-1 --label soulbox.account_id={logins.account_id}"
+        lines += [
+            f"  Containers of {host.endpoint} are metered. Try one:",
+            f"    docker run -d {labels} --cpus 0.5 busybox sh -c 'while :; do :; done'",
+        ]
+    return "\n".join([*lines, "", "  Ctrl-C stops everything.", ""])
+
+
+def _moved(name: str, port: int) -> list[str]:
+    wanted = environment.integer(name)
+    return [f"  {name}={wanted} is taken, so {port} is used."] if port != wanted else []

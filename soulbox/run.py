@@ -1,0 +1,156 @@
+"""`make run`: everything on one machine, under one process manager."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from honcho import process  # type: ignore[import-untyped]
+from honcho.compat import ProcessManager  # type: ignore[import-untyped]
+from honcho.environ import parse_procfile  # type: ignore[import-untyped]
+from honcho.manager import Manager  # type: ignore[import-untyped]
+
+from metering.docker import DockerEngine
+from metering.services import register_host
+from metering.simulator import SCHEME
+from metering.source import SourceError
+from soulbox import environment
+from soulbox.demo_data import DemoLogins
+from soulbox.lifeline import end_with_parent
+
+# The machine that `make run` meters. Fixed: its stream and its queue carry this name.
+LOCAL_HOST_ID = UUID("00000000-0000-4000-8000-000000000001")
+ADDRESS = "127.0.0.1"
+PORTS_TRIED = 100
+ENGINE_TIMEOUT_S = 3
+# True, and of no use to somebody who tries this on a machine of their own: Celery runs as root
+# where `make run` does, and static files come from the packages, not from a folder.
+EXPECTED_WARNINGS = ("You're running the worker with superuser privileges", "No directory at")
+STOPPED_BY_A_SIGNAL = {128 + signal.SIGINT, 128 + signal.SIGTERM}
+
+
+class NoFreePortError(Exception):
+    """Neither the wanted port nor one of those after it is free; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the two servers listen, on this machine's own address."""
+
+    web: int
+    flower: int
+
+
+@dataclass(frozen=True, slots=True)
+class MeteredHost:
+    """What is metered here: a Docker engine, or the simulator and why."""
+
+    endpoint: str
+    why_simulated: str
+
+
+def free_port(name: str, *, other_than: int | None = None) -> int:
+    """Return the port that the variable names, or the next free one. Raises NoFreePortError."""
+    wanted = environment.integer(name)
+    for port in range(wanted, wanted + PORTS_TRIED):
+        with socket.socket() as probe:
+            # As the servers do; a port that was just left is free for them.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((ADDRESS, port))
+            except OSError:
+                continue
+        if port != other_than:
+            return port
+    raise NoFreePortError(f"{name}={wanted}: this port and the {PORTS_TRIED} after it are taken.")
+
+
+def find_host(account_id: UUID) -> MeteredHost:
+    """Return the Docker engine of DOCKER_HOST if it answers, else the simulator."""
+    endpoint = environment.text("DOCKER_HOST")
+    try:
+        DockerEngine(endpoint, concurrency=1, timeout_s=ENGINE_TIMEOUT_S).list_containers()
+    except SourceError as error:
+        return MeteredHost(f"{SCHEME}?account={account_id}", why_simulated=str(error))
+    return MeteredHost(endpoint, why_simulated="")
+
+
+def meter_host(host: MeteredHost, *, now: datetime) -> None:
+    """Have this machine metered. Safe to repeat."""
+    name = socket.gethostname()
+    register_host(host_id=_host_id(), name=name, endpoint=host.endpoint, now=now)
+
+
+def _host_id() -> UUID:
+    given = environment.text("METERING_HOST_ID")
+    return UUID(given) if given else LOCAL_HOST_ID
+
+
+def child_environment(ports: Ports, logins: DemoLogins) -> dict[str, str]:
+    """Return the environment of the processes in the Procfile."""
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": ",".join(f"ignore:{text}" for text in EXPECTED_WARNINGS),
+        "SOULBOX_HOME": str(settings.HOME),
+        "WEB_PORT": str(ports.web),
+        "FLOWER_PORT": str(ports.flower),
+        "METERING_HOST_ID": str(_host_id()),
+        # By the environment, since every user can read the arguments of every process.
+        "FLOWER_BASIC_AUTH": f"{logins.admin}:{logins.admin_password}",
+        "FLOWER_UNAUTHENTICATED_API": "",
+    }
+
+
+def run_processes(child_environ: Mapping[str, str]) -> int:
+    """Run what the Procfile says until a signal comes or one process ends; return the status.
+
+    Being stopped by Ctrl-C or SIGTERM is 0.
+    """
+    manager = Manager()
+    manager._process_ctor = _Process  # noqa: SLF001 - the one place where honcho takes its class
+    manager._procmgr = _MainProcessesFirst()  # noqa: SLF001 - the same
+    procfile = parse_procfile((settings.BASE_DIR / "Procfile").read_text())
+    for name, command in procfile.processes.items():
+        # Without a shell in between, which would not pass the signals on.
+        manager.add_process(name, f"exec {command}", env=dict(child_environ), cwd=settings.BASE_DIR)
+    manager.loop()
+    return 0 if manager.returncode in STOPPED_BY_A_SIGNAL else manager.returncode or 1
+
+
+class _Process(process.Process):  # type: ignore[misc]  # honcho has no types
+    """A process that ends with `run` itself, even when that is killed outright."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._manager = os.getpid()
+
+    def run(self, *arguments: Any, **options: Any) -> None:
+        """Run the command in this fork of the manager."""
+        end_with_parent(self._manager, signal.SIGKILL)
+        # The command is told, not killed: a worker finishes the task it has.
+        ask_to_end = partial(end_with_parent, os.getpid(), signal.SIGTERM)
+        self._child_ctor = partial(process.Popen, preexec_fn=ask_to_end)
+        super().run(*arguments, **options)
+
+
+class _MainProcessesFirst(ProcessManager):  # type: ignore[misc]  # honcho has no types
+    """Ask the main process alone to end. Its children would otherwise drop their tasks."""
+
+    def terminate(self, pid: int) -> None:
+        """Send SIGTERM. A process that is gone is as wanted."""
+        try:
+            os.kill(pid, signal.SIGTERM)
+        except ProcessLookupError:
+            return
