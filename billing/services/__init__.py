@@ -2,6 +2,7 @@
 
 from billing.services.accounts import (
     UnknownTimeZoneError,
+    is_time_zone,
     lock_account,
     open_account,
     park_account,
@@ -19,6 +20,7 @@ from billing.services.invoices import (
     PeriodNotOpenError,
     UsageNotConservedError,
     UsageUnpricedError,
+    draft_current_month,
     draft_invoice,
     finalise_invoice,
 )
@@ -34,12 +36,14 @@ __all__ = [
     "UsageNotConservedError",
     "UsageUnpricedError",
     "authenticate_api_key",
+    "draft_current_month",
     "draft_due_invoices",
     "draft_invoice",
     "finalise_due_invoices",
     "finalise_invoice",
     "grant_due_credits",
     "grant_monthly_credits",
+    "is_time_zone",
     "issue_api_key",
     "lock_account",
     "open_account",

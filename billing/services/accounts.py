@@ -17,6 +17,11 @@ class UnknownTimeZoneError(ValueError):
     """The name is not a time zone of the IANA data base."""
 
 
+def is_time_zone(name: str) -> bool:
+    """Return whether the name is an IANA time zone."""
+    return name in available_timezones()
+
+
 def open_account(
     *,
     name: str,
@@ -31,7 +36,7 @@ def open_account(
     Safe to repeat when `account_id` is given: the account found is returned as it is.
     Raises UnknownTimeZoneError.
     """
-    if time_zone not in available_timezones():
+    if not is_time_zone(time_zone):
         raise UnknownTimeZoneError(f"{time_zone!r} is not an IANA time zone.")
     period = month_containing(now, ZoneInfo(time_zone))
     with transaction.atomic():

@@ -94,6 +94,15 @@ def draft_invoice(account_id: UUID, *, period: Period, now: datetime) -> Invoice
     return invoice
 
 
+def draft_current_month(account_id: UUID, *, now: datetime) -> Invoice:
+    """Draft the invoice of the account's month that contains `now`; as safe to repeat.
+
+    Raises Account.DoesNotExist, PeriodNotOpenError.
+    """
+    zone = Account.objects.get(pk=account_id).zone
+    return draft_invoice(account_id, period=month_containing(now, zone), now=now)
+
+
 def finalise_invoice(invoice_id: int, *, now: datetime) -> Invoice | None:
     """Make a draft final: freeze its usage, apply credits, number it; close the period.
 

@@ -1,0 +1,7 @@
+"""What finance staff see, one noun a module. Django imports this package to find them."""
+
+import billing.admin.accounts
+import billing.admin.credits
+import billing.admin.invoices
+import billing.admin.plans
+import billing.admin.users  # noqa: F401 - imported so that they register, as the others
