@@ -44,6 +44,7 @@ FIRST_INVOICE = {
     Meter.STORAGE: 100 * GB * 3_600_000,
 }
 quantities = st.integers(min_value=0, max_value=10**24)
+cents = st.integers(min_value=0, max_value=10**8).map(lambda count: Decimal(count).scaleb(-2))
 usages = st.dictionaries(st.sampled_from(Meter), quantities)
 
 
@@ -204,7 +205,7 @@ def test_the_parts_of_the_breakdown_add_up_to_the_raw_cost(usage: dict[Meter, in
     assert parts == cost.raw_cost == sum(line.cost for line in rating.lines)
 
 
-@given(usages, usages, st.decimals("0", "1000", places=2))
+@given(usages, usages, cents)
 def test_more_usage_never_costs_less(
     usage: dict[Meter, int], more: dict[Meter, int], credit: Decimal
 ) -> None:
@@ -237,7 +238,7 @@ def test_all_usage_is_either_priced_or_shown_as_unpriced(usage: dict[Meter, int]
     assert seen == {meter: quantity for meter, quantity in usage.items() if quantity}
 
 
-@given(usages, st.decimals("0", "1000000", places=2))
+@given(usages, cents)
 def test_what_is_printed_adds_up(usage: dict[Meter, int], credit: Decimal) -> None:
     rating = rate(usage)
     cost = break_down_cost(rating, credits_available=Money(credit, "USD"))

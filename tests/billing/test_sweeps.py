@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from billing import services, tasks
+from billing.models import Account, CreditEntry, Invoice
+from metering.models import AccountRegistration
+from tests.billing.usage import (
+    AFTER_MAY,
+    JUNE,
+    MAY,
+    NOON,
+    open_account,
+    read_streams_until,
+    record_first_invoice,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_month_is_drafted_when_it_is_over_and_not_before() -> None:
+    open_account()
+    assert services.draft_due_invoices(MAY.end - timedelta(microseconds=1)) == 0
+    assert services.draft_due_invoices(MAY.end) == 1
+    assert Invoice.objects.get().period == MAY
+
+
+def test_sweeping_twice_changes_nothing() -> None:
+    account = open_account(plan_code="professional")
+    record_first_invoice(account.pk)
+    read_streams_until(AFTER_MAY)
+    assert services.draft_due_invoices(MAY.end) == 1
+    assert services.draft_due_invoices(MAY.end) == 0
+    assert services.finalise_due_invoices(AFTER_MAY) == 1
+    assert services.finalise_due_invoices(AFTER_MAY) == 0
+    assert services.grant_due_credits(AFTER_MAY) == 1
+    assert services.grant_due_credits(AFTER_MAY) == 0
+    assert Invoice.objects.get().status == Invoice.Status.PENDING
+
+
+def test_missed_months_are_caught_up_one_after_the_other() -> None:
+    account = open_account(plan_code="professional")
+    late = JUNE.end + timedelta(days=1)
+    for _ in range(3):
+        services.grant_due_credits(late)
+        services.draft_due_invoices(late)
+        services.finalise_due_invoices(late)
+    invoices = Invoice.objects.order_by("number")
+    assert [(i.period, i.number, i.total_amount) for i in invoices] == [
+        (MAY, "2026-000001", 99),
+        (JUNE, "2026-000002", 99),
+    ]
+    account.refresh_from_db()
+    assert account.open_period_start == JUNE.end
+
+
+def test_a_month_that_nobody_granted_in_time_still_has_its_credits() -> None:
+    open_account(plan_code="professional")
+    services.draft_due_invoices(MAY.end)
+    services.finalise_due_invoices(AFTER_MAY)
+    # The sweep that grants was down through all of June.
+    services.draft_due_invoices(JUNE.end)
+    services.finalise_due_invoices(JUNE.end + timedelta(hours=1))
+    june = CreditEntry.objects.filter(grant__period_start=JUNE.start)
+    assert list(june.values_list("kind", "amount")) == [("grant", 100), ("expire", -100)]
+
+
+def test_an_invoice_that_waits_says_what_for() -> None:
+    account = open_account()
+    record_first_invoice(account.pk)
+    services.draft_due_invoices(MAY.end)
+    assert services.finalise_due_invoices(AFTER_MAY) == 0
+    invoice = Invoice.objects.get()
+    assert invoice.waiting_for == f"readings of host of {account.pk}"
+    assert invoice.tried_at == AFTER_MAY
+    account.refresh_from_db()
+    assert account.parked_reason == ""
+    read_streams_until(AFTER_MAY)
+    assert services.finalise_due_invoices(AFTER_MAY) == 1
+    assert Invoice.objects.get().waiting_for == ""
+
+
+def test_one_bad_account_stops_only_itself(caplog: pytest.LogCaptureFixture) -> None:
+    good, bad = open_account("Good"), open_account("Bad")
+    for account in (good, bad):
+        record_first_invoice(account.pk)
+    read_streams_until(AFTER_MAY)
+    Account.objects.filter(pk=bad.pk).update(currency="XTS")  # has no prices
+    assert services.draft_due_invoices(MAY.end) == 2
+    assert services.finalise_due_invoices(AFTER_MAY) == 1
+    bad.refresh_from_db()
+    assert bad.parked_reason.startswith("UsageUnpricedError: cpu")
+    assert bad.parked_at == AFTER_MAY
+    assert [r.__dict__["account_id"] for r in caplog.records if r.exc_info] == [bad.pk]
+    assert Invoice.objects.get(account=bad).status == Invoice.Status.DRAFT
+    # What the failed attempt froze is undone with it.
+    assert AccountRegistration.objects.get(account_id=bad.pk).frozen_until is None
+
+
+def test_a_parked_account_is_left_alone_until_it_is_unparked() -> None:
+    account = open_account(plan_code="team")
+    services.park_account(account.pk, reason="under review", now=NOON)
+    assert services.draft_due_invoices(AFTER_MAY) == 0
+    assert services.grant_due_credits(AFTER_MAY) == 0
+    services.unpark_account(account.pk)
+    assert services.draft_due_invoices(AFTER_MAY) == 1
+    services.park_account(account.pk, reason="under review", now=NOON)
+    assert services.finalise_due_invoices(AFTER_MAY) == 0
+    services.unpark_account(account.pk)
+    assert services.finalise_due_invoices(AFTER_MAY) == 1
+
+
+def test_the_task_does_all_that_is_due() -> None:
+    # Far enough back that its month and grace are over by any clock this runs on.
+    account = services.open_account(name="Ada", now=MAY.start - timedelta(days=365))
+    services.subscribe(account.pk, plan_code="professional", now=account.opened_at)
+    tasks.sweep_billing()
+    tasks.sweep_billing()
+    assert Invoice.objects.filter(status=Invoice.Status.PENDING).count() == 2
