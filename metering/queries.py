@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Exists, Max, OuterRef, Q, Sum
+from django.db.models import Count, Exists, Max, OuterRef, Q, Sum
 from django.db.models.functions import Coalesce
 
 from metering.meters import UNITS, Meter
 from metering.models import (
+    Host,
     Life,
     LifeReading,
     NetworkUsageRecord,
@@ -27,6 +28,62 @@ class Coverage:
 
     running_ms: int
     measured_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """Whether one host is metered. Ages in seconds; None: never so far."""
+
+    name: str
+    is_active: bool
+    running: int
+    last_seen_age_s: int | None
+    folded_age_s: int | None
+    lost_batches: int
+    refused: int
+    problem: str
+
+    def summary(self) -> str:
+        """Return one line for people."""
+        state = self.problem or ("metered" if self.is_active else "not active")
+        return (
+            f"{self.name}: {state}; {self.running} running, "
+            f"last pass {_ago(self.last_seen_age_s)}, folded to {_ago(self.folded_age_s)}, "
+            f"{self.lost_batches} batches lost, {self.refused} refused"
+        )
+
+
+def _ago(seconds: int | None) -> str:
+    return "never" if seconds is None else f"{seconds} s ago"
+
+
+def host_states(*, now: datetime) -> list[HostState]:
+    """Return the state of each host, by name."""
+    hosts = (
+        Host.objects.select_related("cursor")
+        .annotate(
+            running=Count("lives", filter=Q(lives__ended_at__isnull=True), distinct=True),
+            refused=Count("refusals", distinct=True),
+        )
+        .order_by("name")
+    )
+    return [
+        HostState(
+            name=host.name,
+            is_active=host.is_active,
+            running=host.running,
+            last_seen_age_s=_age_s(host.last_seen_at, now),
+            folded_age_s=_age_s(host.cursor.collected_until, now),
+            lost_batches=host.cursor.lost_batch_count,
+            refused=host.refused,
+            problem=host.problem or host.cursor.problem,
+        )
+        for host in hosts
+    ]
+
+
+def _age_s(moment: datetime | None, now: datetime) -> int | None:
+    return None if moment is None else int((now - moment).total_seconds())
 
 
 def usage_totals(account_id: UUID, period: Period) -> dict[Meter, int]:

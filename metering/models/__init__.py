@@ -3,7 +3,7 @@
 from metering.models.evidence import CounterReset, Gap, LateUsage, Refusal
 from metering.models.hosts import AccountRegistration, Host, StreamCursor
 from metering.models.lives import InterfaceReading, Life, LifeReading, Sandbox
-from metering.models.usage import NetworkUsageRecord, UsageRecord
+from metering.models.usage import NetworkUsageRecord, UsageRecord, UsageRow
 
 __all__ = [
     "AccountRegistration",
@@ -19,4 +19,5 @@ __all__ = [
     "Sandbox",
     "StreamCursor",
     "UsageRecord",
+    "UsageRow",
 ]

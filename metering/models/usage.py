@@ -5,7 +5,7 @@ from django.db.models import Q
 from psqlextra.models import PostgresPartitionedModel
 from psqlextra.types import PostgresPartitioningMethod
 
-from metering.models.lives import InterfaceReading, Life
+from metering.models.lives import InterfaceReading, Life, Sandbox
 
 
 class UsageRecord(PostgresPartitionedModel):
@@ -92,3 +92,33 @@ class NetworkUsageRecord(PostgresPartitionedModel):
 
     def __str__(self) -> str:
         return f"{self.interface_id} at {self.window_start:%Y-%m-%d %H:%M}"
+
+
+class UsageRow(models.Model):
+    """A usage record with its network, for people to look at: a view, not a table.
+
+    The admin shows no table with a key of two columns; this one has them joined in one.
+    """
+
+    id = models.CharField(primary_key=True, max_length=64)
+    life = models.ForeignKey(Life, on_delete=models.DO_NOTHING, related_name="+")
+    sandbox = models.ForeignKey(Sandbox, on_delete=models.DO_NOTHING, related_name="+")
+    window_start = models.DateTimeField()
+    cpu_ns = models.BigIntegerField()
+    memory_byte_ms = models.BigIntegerField()
+    network_tx_bytes = models.BigIntegerField()
+    network_rx_bytes = models.BigIntegerField()
+    disk_read_bytes = models.BigIntegerField()
+    disk_write_bytes = models.BigIntegerField()
+    opening_cpu_ns = models.BigIntegerField()
+    closing_cpu_ns = models.BigIntegerField()
+    running_ms = models.BigIntegerField()
+    measured_ms = models.BigIntegerField()
+    sample_count = models.BigIntegerField()
+
+    class Meta:
+        managed = False
+        verbose_name = "usage record"
+
+    def __str__(self) -> str:
+        return f"{self.sandbox} at {self.window_start:%Y-%m-%d %H:%M}"

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from metering.queries import host_states
+
+
+class Command(BaseCommand):
+    """Say for each host whether it is metered, and how far behind its stream is."""
+
+    help = "Show each host: last pass, lag of its stream, lost batches, refusals, problems."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Take the form of the answer."""
+        parser.add_argument("--json", action="store_true", help="print JSON, a list of hosts")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        """Print the states."""
+        states = host_states(now=datetime.now(UTC))
+        if options["json"]:
+            self.stdout.write(json.dumps([asdict(state) for state in states], indent=2))
+            return
+        for state in states:
+            self.stdout.write(state.summary())
