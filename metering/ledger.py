@@ -231,9 +231,10 @@ def _fresh_table(cursor: CursorWrapper, table: str) -> str:
     """Return the name of an empty table like `table`, without its rules, for this transaction."""
     name = f"fresh_{table}"
     cursor.execute(
-        f"CREATE TEMPORARY TABLE IF NOT EXISTS {name} ON COMMIT DELETE ROWS "  # noqa: S608 - names
+        f"CREATE TEMPORARY TABLE IF NOT EXISTS {name} "  # noqa: S608 - names of our own tables
         f"AS SELECT * FROM {table} WITH NO DATA"
     )
+    cursor.execute(f"TRUNCATE {name}")
     return name
 
 

@@ -54,7 +54,8 @@ def _committed_rows_are_wiped_by_the_owner() -> None:
             names = ", ".join(connection.ops.quote_name(table) for table in sorted(tables))
             cursor.execute(f"TRUNCATE {names} RESTART IDENTITY")
 
-    TransactionTestCase._fixture_teardown = wipe  # type: ignore[method-assign]
+    # Django's own hook, which its type stubs leave out.
+    TransactionTestCase._fixture_teardown = wipe  # type: ignore[attr-defined]
 
 
 @pytest.fixture

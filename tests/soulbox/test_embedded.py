@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -26,8 +25,8 @@ from soulbox.embedded import (
     is_locked,
     make_private,
 )
+from tests.soulbox.processes import PROJECT, wait_for_end
 
-PROJECT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
 START_LIMIT_S = 5
 
@@ -126,17 +125,6 @@ def wait_until_gone(embedded: Embedded) -> None:
             fcntl.flock(lock, fcntl.LOCK_SH)
 
 
-def wait_until_ready(embedded: Embedded) -> None:
-    while not is_locked(embedded.ready_lock):
-        time.sleep(0.01)
-
-
-def wait_for_end(pid: int) -> None:
-    process = os.pidfd_open(pid)
-    select.select([process], [], [])
-    os.close(process)
-
-
 def postgresql_pid(embedded: Embedded) -> int:
     return int((embedded.home / "postgresql" / "postmaster.pid").read_text().split()[0])
 
@@ -229,15 +217,8 @@ def test_no_process_is_left_however_the_last_user_ends(
     keeper = parent_of(servers[0])
     user.end(number)
     for pid in [*servers, keeper]:
-        wait_for_end_if_there(pid)
-    assert not is_locked(embedded.keeper_lock)
-
-
-def wait_for_end_if_there(pid: int) -> None:
-    try:
         wait_for_end(pid)
-    except ProcessLookupError:
-        return
+    assert not is_locked(embedded.keeper_lock)
 
 
 def test_the_servers_stay_for_those_who_still_use_them(
@@ -271,7 +252,7 @@ def test_a_server_that_dies_comes_back_to_its_users_with_the_data(
     keep_a_value(embedded, "42")
     killed = server_pid(embedded)
     os.kill(killed, signal.SIGKILL)
-    wait_for_end_if_there(killed)
+    wait_for_end(killed)
     # A later starter waits until the keeper has mended it; from then on everybody is served.
     while is_locked(embedded.ready_lock):
         time.sleep(0.01)
@@ -288,7 +269,7 @@ def test_killing_the_keeper_leaves_no_server_and_the_next_start_repairs(
     servers = [postgresql_pid(embedded), redis_pid(embedded)]
     os.kill(parent_of(servers[0]), signal.SIGKILL)
     for pid in servers:
-        wait_for_end_if_there(pid)
+        wait_for_end(pid)
     start_user(embedded).wait_until_up()
     assert kept_values(embedded) == ("42", "42")
 

@@ -1,0 +1,364 @@
+"""Simulated sandboxes through collector, Redis, aggregation and PostgreSQL."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from django.db.models import Sum
+
+from metering import aggregator, stream
+from metering.meters import Meter
+from metering.models import (
+    AccountRegistration,
+    CounterReset,
+    Gap,
+    InterfaceReading,
+    LateUsage,
+    Life,
+    LifeReading,
+    NetworkUsageRecord,
+    Refusal,
+    StreamCursor,
+    UsageRecord,
+)
+from metering.period import to_ms, window_start
+from metering.queries import coverage, newest_reading_at, streams_behind
+from metering.samples import SAMPLE, Batch, Known
+from metering.services import freeze_account, register_account
+from tests.metering.fleet import MINUTE, SECOND, START, TICK, Fleet
+
+pytestmark = pytest.mark.django_db
+
+COUNTERS = (Meter.CPU, Meter.NETWORK_EGRESS, Meter.NETWORK_INGRESS, Meter.DISK_WRITE)
+
+
+def everything_stored() -> list[Any]:
+    """Return every row that a fold can change, but for the counts of what came too late."""
+    return [
+        sorted(map(repr, model.objects.values()))
+        for model in (UsageRecord, NetworkUsageRecord, Gap, CounterReset, LateUsage)
+    ] + [list(InterfaceReading.objects.order_by("pk").values())]
+
+
+def assert_segments_sum_to_their_readings() -> None:
+    for reading in LifeReading.objects.all():
+        sums = UsageRecord.objects.filter(life=reading.life_id).aggregate(
+            cpu=Sum("cpu_ns"), write=Sum("disk_write_bytes")
+        )
+        assert (sums["cpu"] or 0) == reading.cpu_ns - reading.base_cpu_ns
+        assert (sums["write"] or 0) == reading.disk_write_bytes - reading.base_disk_write_bytes
+    for interface in InterfaceReading.objects.all():
+        sums = NetworkUsageRecord.objects.filter(interface=interface).aggregate(
+            rx=Sum("rx_bytes"), tx=Sum("tx_bytes")
+        )
+        assert sums["rx"] == interface.rx_bytes - interface.base_rx_bytes
+        assert sums["tx"] == interface.tx_bytes - interface.base_tx_bytes
+
+
+def test_usage_is_the_closed_form_and_gaps_explain_the_rest_of_memory() -> None:
+    fleet = Fleet()
+    sandboxes = [fleet.add(f"sbx-{n}", cpu_ns_per_ms=n * 1001) for n in range(1, 4)]
+    fleet.run(20 * MINUTE, tick=5 * SECOND)
+    expected = fleet.closed_form()
+    usage = fleet.usage()
+    for meter in COUNTERS:
+        assert usage[meter] == expected[meter]
+    # Each was first read five seconds after it began; nothing says what it held until then.
+    gaps = Gap.objects.filter(life__host=fleet.host_id)
+    assert {gap.reason for gap in gaps} == {Gap.Reason.BEFORE_FIRST_SAMPLE}
+    unmeasured = len(sandboxes) * 5000 * 64_000_001
+    assert usage[Meter.MEMORY] == expected[Meter.MEMORY] - unmeasured
+    covered = coverage(fleet.account_id, fleet.everything)
+    assert covered.running_ms == 3 * 20 * 60 * 1000
+    assert covered.running_ms - covered.measured_ms == 3 * 5000
+    assert newest_reading_at(fleet.account_id) == fleet.now
+    assert_segments_sum_to_their_readings()
+
+
+def test_a_life_has_one_record_a_window_and_they_chain() -> None:
+    fleet = Fleet()
+    fleet.add("sbx")
+    fleet.run(40 * MINUTE, tick=30 * SECOND)
+    records = list(UsageRecord.objects.order_by("window_start"))
+    assert [record.window_start for record in records] == [
+        window_start(START) + n * 15 * MINUTE for n in range(4)
+    ]
+    for before, after in pairwise(records):
+        assert before.closing_cpu_ns == after.opening_cpu_ns
+    assert all(r.closing_cpu_ns - r.opening_cpu_ns == r.cpu_ns for r in records)
+    assert sum(record.sample_count for record in records) == 80
+
+
+def test_folding_the_stream_again_from_the_start_changes_nothing() -> None:
+    fleet = Fleet()
+    fleet.add("sbx")
+    fleet.run(2 * MINUTE)
+    before = everything_stored()
+    assert fleet.aggregate() == 0
+    StreamCursor.objects.update(entry_id="0-0", sequence=0)
+    assert fleet.aggregate() == 60
+    assert everything_stored() == before
+    assert LifeReading.objects.get().out_of_order_count == 60
+
+
+def test_every_pass_and_every_aggregation_done_twice_changes_nothing() -> None:
+    once, twice = Fleet(), Fleet()
+    for fleet in (once, twice):
+        fleet.add("sbx", ended_at=START + 90 * SECOND)
+        for _ in range(60):
+            fleet.now += TICK
+            for _ in range(2 if fleet is twice else 1):
+                fleet.collect()
+                fleet.aggregate()
+    assert once.usage() == twice.usage()
+    assert Life.objects.filter(host=twice.host_id).count() == 1
+
+
+def test_thirty_percent_of_samples_dropped_change_no_counter() -> None:
+    fleet = Fleet()
+    fleet.source.share = 0.3
+    for n in range(5):
+        fleet.add(f"sbx-{n}")
+    fleet.run(16 * MINUTE)
+    fleet.source.share = 0.0
+    fleet.run(TICK)
+    expected, usage = fleet.closed_form(), fleet.usage()
+    for meter in COUNTERS:
+        assert usage[meter] == expected[meter]
+    assert_segments_sum_to_their_readings()
+    assert UsageRecord.objects.aggregate(n=Sum("sample_count"))["n"] < 5 * 481 * 0.8
+
+
+def test_an_outage_of_the_collector_costs_no_counter_and_leaves_a_gap() -> None:
+    fleet = Fleet()
+    fleet.add("sbx")
+    fleet.run(TICK)
+    fleet.now += timedelta(hours=10)
+    fleet.run(TICK)
+    assert fleet.usage()[Meter.CPU] == fleet.closed_form()[Meter.CPU]
+    (gap,) = Gap.objects.filter(reason=Gap.Reason.HELD_TOO_LONG)
+    assert gap.start == START + TICK + 10 * SECOND
+    assert gap.end == fleet.now
+    assert UsageRecord.objects.count() == 41
+
+
+def test_a_restarted_sandbox_begins_a_life_that_counts_from_zero() -> None:
+    fleet = Fleet()
+    fleet.add("sbx", ended_at=START + MINUTE)
+    fleet.run(2 * MINUTE)
+    fleet.add("sbx", container_id="another")
+    fleet.run(MINUTE)
+    first, second = Life.objects.order_by("started_at")
+    assert first.sandbox_id == second.sandbox_id
+    assert (first.ended_at, second.ended_at) == (START + MINUTE, None)
+    # The first life's last two seconds were never read: a gap says so, nobody pays.
+    gap = Gap.objects.get(life=first, reason=Gap.Reason.ENDED_BETWEEN_READINGS)
+    unread_ms = to_ms(gap.end) - to_ms(gap.start)
+    assert unread_ms <= TICK / timedelta(milliseconds=1)
+    assert fleet.usage()[Meter.CPU] == fleet.closed_form()[Meter.CPU] - unread_ms * 500_001
+    assert_segments_sum_to_their_readings()
+
+
+def test_a_life_between_two_passes_is_recorded_with_its_exact_time() -> None:
+    fleet = Fleet()
+    fleet.run(TICK)
+    fleet.add("short", started_at=fleet.now, ended_at=fleet.now + SECOND)
+    fleet.run(TICK)
+    life = Life.objects.get()
+    assert life.ended_at == life.started_at + SECOND
+    assert UsageRecord.objects.get().running_ms == 1000
+    assert {gap.meter for gap in Gap.objects.all()} == {"memory", "counters"}
+
+
+def test_what_ran_before_its_account_was_known_is_a_base_line() -> None:
+    fleet = Fleet(registered_at=START + MINUTE)
+    fleet.add("old")
+    fleet.now = START + 2 * MINUTE
+    fleet.run(MINUTE)
+    assert fleet.usage()[Meter.CPU] == 500_001 * 58_000
+    reading = LifeReading.objects.get()
+    assert reading.base_cpu_ns == 500_001 * 122_000
+    assert_segments_sum_to_their_readings()
+
+
+def test_growth_in_a_frozen_window_becomes_late_usage_and_leaves_the_record_alone() -> None:
+    fleet = Fleet()
+    fleet.add("sbx")
+    fleet.run(MINUTE)
+    before = UsageRecord.objects.values().get()
+    network_before = NetworkUsageRecord.objects.values().get()
+    freeze_account(fleet.account_id, until=window_start(START) + 15 * MINUTE)
+    fleet.run(20 * MINUTE)
+    frozen, _open = UsageRecord.objects.order_by("window_start").values()[:2]
+    assert frozen == before
+    assert NetworkUsageRecord.objects.order_by("window_start").values()[0] == network_before
+    late = {row.quantity_name: row.quantity for row in LateUsage.objects.all()}
+    unfrozen = fleet.closed_form()
+    assert late["cpu_ns"] + fleet.usage()[Meter.CPU] == unfrozen[Meter.CPU]
+    assert late["tx_bytes"] + fleet.usage()[Meter.NETWORK_EGRESS] == unfrozen[Meter.NETWORK_EGRESS]
+    before_late = LateUsage.objects.order_by("pk").values_list("quantity", flat=True)
+    assert fleet.aggregate() == 0
+    assert list(before_late) == list(
+        LateUsage.objects.order_by("pk").values_list("quantity", flat=True)
+    )
+
+
+def test_a_freeze_never_moves_back() -> None:
+    fleet = Fleet()
+    freeze_account(fleet.account_id, until=START)
+    freeze_account(fleet.account_id, until=START - MINUTE)
+    assert AccountRegistration.objects.get(pk=fleet.account_id).frozen_until == START
+
+
+def test_registering_an_account_again_keeps_when_it_was_first() -> None:
+    fleet = Fleet()
+    register_account(account_id=fleet.account_id, time_zone="Asia/Tokyo", registered_at=fleet.now)
+    account = AccountRegistration.objects.get(pk=fleet.account_id)
+    assert (account.registered_at, account.time_zone) == (START, "Asia/Tokyo")
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ({"account_id": ""}, Refusal.Reason.ACCOUNT_MISSING),
+        ({"account_id": "not-a-uuid"}, Refusal.Reason.ACCOUNT_MALFORMED),
+        ({"account_id": "5f4d8e9c-0000-4000-8000-000000000000"}, Refusal.Reason.ACCOUNT_UNKNOWN),
+        ({"label": "-bad"}, Refusal.Reason.SANDBOX_MALFORMED),
+        ({"label": "x" * 129}, Refusal.Reason.SANDBOX_MALFORMED),
+    ],
+)
+def test_a_sandbox_with_bad_labels_is_refused_by_name_and_its_neighbour_is_metered(
+    labels: dict[str, str], reason: Refusal.Reason
+) -> None:
+    fleet = Fleet()
+    fleet.add("good")
+    fleet.add(labels.pop("label", "bad"), **labels)
+    fleet.run(10 * SECOND)
+    refusal = Refusal.objects.get()
+    assert refusal.reason == reason
+    assert "soulbox." in refusal.detail
+    assert fleet.usage()[Meter.CPU] == 500_001 * 10_000
+
+
+def test_a_refused_sandbox_is_metered_once_its_account_is_open() -> None:
+    fleet = Fleet()
+    other = Fleet()
+    fleet.add("early", account_id=str(fleet.host_id))
+    fleet.run(10 * SECOND)
+    register_account(account_id=fleet.host_id, time_zone="UTC", registered_at=fleet.now)
+    fleet.run(2 * MINUTE)
+    assert Life.objects.get().sandbox.account_id == fleet.host_id
+    assert other.usage() == {}
+
+
+def a_sample(**figures: int) -> np.void:
+    row = np.zeros(1, SAMPLE)
+    row["state"] = 1
+    row["known"] = int(Known.CPU | Known.MEMORY)
+    for name, value in figures.items():
+        row[name] = value
+    sample: np.void = row[0]
+    return sample
+
+
+@pytest.mark.parametrize(
+    ("figures", "reason", "complaint"),
+    [
+        ({"cpu_ns": -1}, Refusal.Reason.SAMPLE_UNBELIEVABLE, "negative"),
+        ({"memory_bytes": 2**43 + 1}, Refusal.Reason.SAMPLE_UNBELIEVABLE, "8 TiB"),
+        ({"read_ms": 0}, Refusal.Reason.SAMPLE_UNBELIEVABLE, "35 days"),
+        ({"read_ms": 2**60}, Refusal.Reason.SAMPLE_UNBELIEVABLE, "ahead"),
+        ({"known": 2**9}, Refusal.Reason.SAMPLE_UNBELIEVABLE, "without a name"),
+        ({"life": 1}, Refusal.Reason.LIFE_UNKNOWN, "not recorded"),
+    ],
+)
+def test_a_bad_sample_is_refused_by_name_and_costs_its_batch_nothing(
+    figures: dict[str, int], reason: Refusal.Reason, complaint: str
+) -> None:
+    fleet = Fleet()
+    fleet.add("sbx")
+    fleet.run(10 * SECOND)
+    life = Life.objects.get().pk
+    now_ms = to_ms(fleet.now)
+    good = a_sample(life=life, read_ms=now_ms + 2000, cpu_ns=500_001 * 12_000, memory_bytes=5)
+    bad = a_sample(**({"life": life, "read_ms": now_ms + 1000} | figures))
+    stream.append(fleet.host_id, Batch(now_ms, 2000, np.array([bad, good, bad], SAMPLE)))
+    fleet.aggregate()
+    refusal = Refusal.objects.get()
+    assert (refusal.reason, refusal.count) == (reason, 2)
+    assert complaint in refusal.detail
+    assert fleet.usage()[Meter.CPU] == 500_001 * 12_000
+
+
+def test_an_unreadable_batch_is_refused_and_the_next_one_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fleet = Fleet()
+    fleet.add("sbx")
+    with monkeypatch.context() as patched:
+        patched.setattr("metering.stream.pack", lambda _batch: b"\x09 of a later version")
+        fleet.run(TICK)
+    fleet.run(TICK)
+    refusal = Refusal.objects.get()
+    assert refusal.reason == Refusal.Reason.BATCH_UNREADABLE
+    assert "version is 09" in refusal.detail
+    assert fleet.usage()[Meter.CPU] == fleet.closed_form()[Meter.CPU]
+
+
+def test_a_batch_lost_from_the_stream_is_seen_and_costs_no_counter() -> None:
+    fleet = Fleet()
+    fleet.add("sbx")
+    fleet.now += TICK
+    fleet.collect()
+    (entry,) = stream.read_after(fleet.host_id, "0-0", limit=10)
+    stream._redis().xdel(f"metrics:stream:{fleet.host_id}", entry.entry_id)
+    fleet.run(TICK)
+    cursor = StreamCursor.objects.get(host=fleet.host_id)
+    assert (cursor.lost_batch_count, cursor.sequence) == (1, 2)
+    assert fleet.usage()[Meter.CPU] == fleet.closed_form()[Meter.CPU]
+
+
+def test_many_commits_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    many, one = Fleet(), Fleet()
+    for fleet in (many, one):
+        fleet.add("a")
+        fleet.add("b")
+        for _ in range(45):
+            fleet.now += 30 * SECOND
+            fleet.collect()
+    one.aggregate()
+    monkeypatch.setattr(aggregator, "SAMPLES_PER_COMMIT", 3)
+    assert many.aggregate() == 90
+    assert many.usage() == one.usage()
+
+
+def test_trimming_never_passes_the_cursor() -> None:
+    fleet = Fleet()
+    fleet.add("sbx")
+    for _ in range(300):
+        fleet.now += TICK
+        fleet.collect()
+    entries = list(stream.read_after(fleet.host_id, "0-0", limit=1000))
+    far_ahead = fleet.now + timedelta(days=365)
+    stream.trim(fleet.host_id, folded=entries[200].entry_id, now=far_ahead)
+    left = list(stream.read_after(fleet.host_id, "0-0", limit=1000))
+    assert len(left) < 300
+    assert left[-100:] == entries[-100:]
+
+
+def test_a_host_is_behind_until_it_is_folded_past_the_time_asked_for() -> None:
+    fleet = Fleet()
+    fleet.add("sbx", ended_at=START + MINUTE)
+    fleet.now += TICK
+    fleet.collect()
+    assert streams_behind(fleet.account_id, until=START + SECOND) == [fleet.host.name]
+    fleet.aggregate()
+    assert streams_behind(fleet.account_id, until=START + SECOND) == []
+    assert streams_behind(fleet.account_id, until=START + 10 * MINUTE) == [fleet.host.name]
+    fleet.run(2 * MINUTE)
+    # Its only life is over and folded: the host may fall behind without holding this account.
+    assert streams_behind(fleet.account_id, until=fleet.now + timedelta(days=1)) == []

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import quote
+from uuid import UUID, uuid4
+
+import docker
+import pytest
+from django.conf import settings
+from django.db import connections
+from pytest_django.plugin import DjangoDbBlocker
+
+from metering.services import register_account, register_host
+from tests.processes import running
+
+ENDPOINT = "unix:///var/run/docker.sock"
+IMAGE = "busybox"
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.DockerClient]:
+    """The real engine. In CI it has to be there; elsewhere a missing one skips, saying so."""
+    try:
+        client = docker.DockerClient(base_url=ENDPOINT, timeout=60)
+        client.images.get(IMAGE)
+    except docker.errors.DockerException as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no Docker engine with an image named {IMAGE}: {error}")
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def service_environment(django_db_setup: None) -> dict[str, str]:
+    """The environment in which another process uses this run's database and Redis."""
+    del django_db_setup
+
+    def url(alias: str) -> str:
+        database = connections[alias].settings_dict
+        name = connections["default"].settings_dict["NAME"]
+        return f"postgres://{database['USER']}@{quote(database['HOST'], safe='')}/{name}"
+
+    return {
+        "DJANGO_SETTINGS_MODULE": "soulbox.settings",
+        "DATABASE_URL": url("default"),
+        "DATABASE_OWNER_URL": url("owner"),
+        "REDIS_URL": settings.REDIS_URL,
+        "STREAM_REDIS_URL": settings.STREAM_REDIS_URL,
+        "CACHE_REDIS_URL": settings.CACHE_REDIS_URL,
+        "SECRET_KEY": settings.SECRET_KEY,
+    }
+
+
+@pytest.fixture(scope="module")
+def committed(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """Let a module's tests share rows that are committed, and wipe them after it."""
+    del django_db_setup
+    with django_db_blocker.unblock():
+        yield
+        tables = [
+            name
+            for name in connections["owner"].introspection.table_names()
+            if name.startswith("metering_")
+        ]
+        with connections["owner"].cursor() as cursor:
+            cursor.execute(f"TRUNCATE {', '.join(tables)}")
+
+
+@pytest.fixture(scope="module")
+def account_id(committed: None) -> UUID:
+    del committed
+    account_id = uuid4()
+    register_account(
+        account_id=account_id, time_zone="UTC", registered_at=datetime.now(UTC) - timedelta(days=1)
+    )
+    return account_id
+
+
+@pytest.fixture(scope="module")
+def host_id(committed: None, engine: docker.DockerClient) -> UUID:
+    del committed, engine
+    host_id = uuid4()
+    register_host(
+        host_id=host_id,
+        name=f"docker-{host_id}",
+        endpoint=ENDPOINT,
+        now=datetime.now(UTC) - timedelta(days=1),
+    )
+    return host_id
+
+
+@pytest.fixture(scope="module")
+def workers(
+    host_id: UUID, service_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """A real Celery worker and a real beat, as `make run` starts them."""
+    folder = tmp_path_factory.mktemp("workers")
+    celery = ("-m", "celery", "-A", "soulbox")
+    queues = f"collect.{host_id},aggregate,default"
+    worker = (*celery, "worker", "-Q", queues, "-c", "2", "-n", f"test-{host_id}@%h")
+    beat = (*celery, "beat", "-s", str(folder / "schedule"))
+    with (
+        running(*worker, env=service_environment, log=folder / "worker.log"),
+        running(*beat, env=service_environment, log=folder / "beat.log"),
+    ):
+        yield folder
+
+
+def run_docker(*arguments: str) -> str:
+    """Run the docker command as a person would; return what it printed."""
+    return subprocess.run(
+        ["docker", *arguments], check=True, capture_output=True, text=True, timeout=60
+    ).stdout.strip()

@@ -1,0 +1,311 @@
+"""Known loads in real containers, through a real Celery worker, Redis and PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import docker
+import pytest
+from django.db.models import QuerySet, Sum
+
+from metering.meters import Meter
+from metering.models import (
+    Gap,
+    InterfaceReading,
+    Life,
+    LifeReading,
+    NetworkUsageRecord,
+    Refusal,
+    UsageRecord,
+)
+from metering.period import Period, from_ms
+from metering.queries import coverage, newest_reading_at, usage_totals
+from tests.processes import wait_until
+from tests.real.conftest import IMAGE, run_docker
+
+pytestmark = pytest.mark.real
+
+MIB = 2**20
+MEMORY_BYTES = 48 * MIB
+SENT_BYTES = 10_000_000
+WRITTEN_BYTES = 8 * MIB
+TICK_MS = 2000
+BUSY = "while :; do :; done"
+# Longer than any test; a container that is done with its load waits for its last reading.
+IDLE = "sleep 600"
+
+
+@dataclass
+class CpuWatch:
+    """The kernel's own cpu counter of one container, read all the while by another thread."""
+
+    path: Path
+    readings: list[tuple[int, int]] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.05):
+            try:
+                value = self._read()
+            except OSError:
+                continue
+            self.readings.append((time.time_ns() // 10**6, value))
+
+    def _read(self) -> int:
+        text = self.path.read_text()
+        if self.path.name == "cpu.stat":
+            return int(text.split("usage_usec ")[1].split()[0]) * 1000
+        return int(text)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def at(self, ms: int) -> int:
+        """Return the counter at the last reading up to a time."""
+        return max((value for read_ms, value in self.readings if read_ms <= ms), default=0)
+
+
+def cpu_file(container_id: str) -> Path:
+    v1 = Path(f"/sys/fs/cgroup/cpuacct/docker/{container_id}/cpuacct.usage")
+    v2 = Path(f"/sys/fs/cgroup/system.slice/docker-{container_id}.scope/cpu.stat")
+    return v1 if v1.exists() else v2
+
+
+@dataclass
+class Loads:
+    """The containers that were run, by sandbox id, and what was seen of them from outside."""
+
+    account_id: UUID
+    host_id: UUID
+    containers: dict[str, str]
+    cpu: CpuWatch
+    network: dict[str, dict[str, int]]
+    end: datetime
+
+    def lives(self, sandbox_id: str) -> QuerySet[Life]:
+        return Life.objects.filter(host_id=self.host_id, sandbox__sandbox_id=sandbox_id).order_by(
+            "started_ns"
+        )
+
+    def reading(self, sandbox_id: str) -> LifeReading:
+        return LifeReading.objects.get(life=self.lives(sandbox_id).get())
+
+    @property
+    def period(self) -> Period:
+        return Period(self.end - timedelta(days=1), self.end + timedelta(days=1))
+
+
+def block_device() -> str:
+    """Return the whole disk below Docker's folder, for a throttle that never bites."""
+    number = Path("/var/lib/docker").stat().st_dev
+    name = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve().name
+    return f"/dev/{name}"
+
+
+def net_dev(engine: docker.DockerClient, container_id: str) -> dict[str, int]:
+    """Return the kernel's own counters of a container's eth0."""
+    pid = engine.api.inspect_container(container_id)["State"]["Pid"]
+    for line in Path(f"/proc/{pid}/net/dev").read_text().splitlines():
+        name, _, counters = line.partition(":")
+        if name.strip() == "eth0":
+            fields = counters.split()
+            return {"rx_bytes": int(fields[0]), "tx_bytes": int(fields[8])}
+    raise LookupError("no eth0")
+
+
+@pytest.fixture(scope="module")
+def loads(
+    engine: docker.DockerClient, workers: Path, account_id: UUID, host_id: UUID
+) -> Iterator[Loads]:
+    """Run every load at once, and return when all of it is aggregated."""
+    containers: dict[str, str] = {}
+
+    def start(sandbox_id: str, command: str, *options: str, account: str = str(account_id)) -> str:
+        labels = [
+            f"--label=soulbox.sandbox_id={sandbox_id}",
+            f"--label=soulbox.account_id={account}",
+        ]
+        container_id = run_docker("run", "-d", *labels, *options, IMAGE, "sh", "-c", command)
+        containers[sandbox_id] = container_id
+        return container_id
+
+    network = f"soulbox-test-{host_id}"
+    run_docker("network", "create", network)
+    try:
+        busy = start("busy", BUSY, "--cpus", "0.5")
+        cpu = CpuWatch(cpu_file(busy))
+        start("memory", f"dd if=/dev/zero of=/dev/shm/x bs=1M count=48; {IDLE}")
+        server = start("server", f"{IDLE} | nc -l -p 9000 >/dev/null; {IDLE}", "--network", network)
+        # By address: a static busybox cannot ask Docker's name server.
+        networks = engine.api.inspect_container(server)["NetworkSettings"]["Networks"]
+        address = networks[network]["IPAddress"]
+        start(
+            "client",
+            f"sleep 1; head -c {SENT_BYTES} /dev/zero | nc {address} 9000; {IDLE}",
+            *("--network", network),
+        )
+        start(
+            "disk",
+            f"dd if=/dev/zero of=/file bs=1M count=8 oflag=direct; {IDLE}",
+            *("--device-write-bps", f"{block_device()}:1gb"),
+        )
+        start("host-network", IDLE, "--network", "host")
+        start("short", "sleep 1")
+        start("unknown-account", IDLE, account=str(host_id))
+        restarted = start("restarted", BUSY, "--cpus", "0.2")
+        time.sleep(6)
+        run_docker("restart", "-t", "0", restarted)
+        time.sleep(6)
+        seen = {name: net_dev(engine, containers[name]) for name in ("client", "server")}
+        run_docker("stop", "-t", "0", restarted)
+        run_docker("rm", "-f", restarted)
+        end = datetime.now(UTC)
+        found = Loads(account_id, host_id, containers, cpu, seen, end)
+        wait_until(lambda: is_aggregated(found), seconds=60, what=f"aggregation; logs in {workers}")
+        yield found
+        cpu.stop()
+    finally:
+        for container_id in containers.values():
+            run_docker("rm", "-f", container_id)
+        run_docker("network", "rm", network)
+
+
+def is_aggregated(loads: Loads) -> bool:
+    newest = newest_reading_at(loads.account_id)
+    restarted = loads.lives("restarted")
+    return (
+        newest is not None
+        and newest > loads.end + timedelta(seconds=4)
+        and restarted.count() == 2
+        and not restarted.filter(ended_at__isnull=True).exists()
+        and not Life.objects.filter(sandbox__sandbox_id="short", ended_at__isnull=True).exists()
+    )
+
+
+def test_cpu_lies_between_the_kernels_counter_a_tick_before_and_after(loads: Loads) -> None:
+    reading = loads.reading("busy")
+    before, after = (loads.cpu.at(reading.read_ms + sign * TICK_MS) for sign in (-1, 1))
+    assert 0 < before <= reading.cpu_ns <= after
+
+
+def test_a_segments_records_sum_to_its_last_reading(loads: Loads) -> None:
+    lives = Life.objects.filter(host_id=loads.host_id)
+    assert lives.count() >= 9
+    for life in lives:
+        reading = LifeReading.objects.get(life=life)
+        for counter in ("cpu_ns", "disk_read_bytes", "disk_write_bytes"):
+            total = UsageRecord.objects.filter(life=life).aggregate(n=Sum(counter))["n"] or 0
+            base = getattr(reading, f"base_{counter}")
+            assert total == getattr(reading, counter) - base, (life, counter)
+    for interface in InterfaceReading.objects.filter(life__host_id=loads.host_id):
+        totals = NetworkUsageRecord.objects.filter(interface=interface).aggregate(
+            rx=Sum("rx_bytes"), tx=Sum("tx_bytes")
+        )
+        assert totals["rx"] == interface.rx_bytes - interface.base_rx_bytes
+        assert totals["tx"] == interface.tx_bytes - interface.base_tx_bytes
+
+
+def test_memory_that_was_touched_is_measured(loads: Loads) -> None:
+    reading = loads.reading("memory")
+    assert MEMORY_BYTES <= reading.memory_bytes <= MEMORY_BYTES + 8 * MIB
+    totals = UsageRecord.objects.filter(life=reading.life_id).aggregate(
+        byte_ms=Sum("memory_byte_ms"), measured=Sum("measured_ms")
+    )
+    mean = totals["byte_ms"] / totals["measured"]
+    assert MEMORY_BYTES * 0.9 <= mean <= MEMORY_BYTES + 8 * MIB
+
+
+@pytest.mark.parametrize(("sandbox_id", "direction"), [("client", "tx"), ("server", "rx")])
+def test_bytes_over_a_bridge_are_counted_as_the_kernel_counts_them(
+    loads: Loads, sandbox_id: str, direction: str
+) -> None:
+    interface = InterfaceReading.objects.get(life=loads.lives(sandbox_id).get(), name="eth0")
+    counted = getattr(interface, f"{direction}_bytes")
+    assert SENT_BYTES <= counted <= SENT_BYTES * 1.1
+    # All was sent when the kernel was asked; later only a little chatter may have come.
+    seen = loads.network[sandbox_id][f"{direction}_bytes"]
+    assert seen <= counted <= seen + 10_000
+
+
+def test_bytes_written_are_counted_exactly(loads: Loads) -> None:
+    assert loads.reading("disk").disk_write_bytes == WRITTEN_BYTES
+
+
+def test_a_container_on_the_hosts_network_has_no_network_of_its_own(loads: Loads) -> None:
+    life = loads.lives("host-network").get()
+    assert life.network_unmetered == Life.NetworkUnmetered.HOST
+    assert not InterfaceReading.objects.filter(life=life).exists()
+
+
+def test_a_restart_ends_a_life_and_the_next_counts_from_zero(loads: Loads) -> None:
+    first, second = loads.lives("restarted")
+    assert first.container_id == second.container_id
+    for life in (first, second):
+        reading = LifeReading.objects.get(life=life)
+        assert life.counts_from_zero
+        assert life.ended_at is not None
+        assert 0 < reading.cpu_ns < 6 * 10**9 * 0.2 * 1.5
+        records = UsageRecord.objects.filter(life=life)
+        assert all(record.cpu_ns >= 0 for record in records)
+        assert min(record.opening_cpu_ns for record in records) == 0
+        ran_ms = (life.ended_at - life.started_at) / timedelta(milliseconds=1)
+        running_ms = records.aggregate(n=Sum("running_ms"))["n"]
+        assert abs(running_ms - ran_ms) <= 1
+        assert life is second or life.ended_at <= second.started_at
+
+
+def test_a_life_of_one_second_is_recorded_with_its_running_time(
+    loads: Loads, engine: docker.DockerClient
+) -> None:
+    life = loads.lives("short").get()
+    state = engine.api.inspect_container(loads.containers["short"])["State"]
+    assert life.ended_at is not None
+    assert life.ended_at.isoformat()[:23] == state["FinishedAt"][:23]
+    ran_ms = (life.ended_at - life.started_at) / timedelta(milliseconds=1)
+    assert 1000 <= ran_ms < 2000
+    record = UsageRecord.objects.get(life=life)
+    assert record.running_ms == ran_ms
+    unmeasured = Gap.objects.filter(life=life, meter="memory")
+    gap_ms = sum((gap.end - gap.start) / timedelta(milliseconds=1) for gap in unmeasured)
+    assert record.measured_ms + gap_ms == record.running_ms
+
+
+def test_running_time_is_measured_or_a_gap_says_why(loads: Loads) -> None:
+    covered = coverage(loads.account_id, loads.period)
+    gaps = Gap.objects.filter(life__host_id=loads.host_id, meter="memory")
+    gap_ms = sum((gap.end - gap.start) / timedelta(milliseconds=1) for gap in gaps)
+    assert covered.running_ms == covered.measured_ms + gap_ms
+    assert covered.measured_ms / covered.running_ms > 0.8
+
+
+def test_the_accounts_usage_is_the_sum_of_its_sandboxes(loads: Loads) -> None:
+    totals = usage_totals(loads.account_id, loads.period)
+    records = UsageRecord.objects.filter(life__host_id=loads.host_id)
+    assert totals[Meter.CPU] == records.aggregate(n=Sum("cpu_ns"))["n"]
+    assert totals[Meter.NETWORK_EGRESS] >= SENT_BYTES
+
+
+def test_a_container_of_an_unknown_account_is_refused_by_name(loads: Loads) -> None:
+    refusal = Refusal.objects.get(host_id=loads.host_id)
+    assert refusal.subject == loads.containers["unknown-account"]
+    assert refusal.reason == Refusal.Reason.ACCOUNT_UNKNOWN
+    assert str(loads.host_id) in refusal.detail
+
+
+def test_every_container_is_read_in_every_tick(loads: Loads) -> None:
+    reading = loads.reading("host-network")
+    life = loads.lives("host-network").get()
+    ticks = (from_ms(reading.read_ms) - life.started_at) / timedelta(milliseconds=TICK_MS)
+    assert reading.sample_count >= 0.8 * ticks
