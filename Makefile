@@ -29,7 +29,7 @@ lint: .venv/installed-dev ## Run everything of check but the tests
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py check
 	$(BIN)/python manage.py makemigrations --check --dry-run
-	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
+	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file .venv/schema.yaml
 	$(BIN)/python manage.py settings_reference --check
 
 bench: $(addprefix bench-,$(BENCHES)) ## Run the benchmarks

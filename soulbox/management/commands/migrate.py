@@ -17,6 +17,10 @@ class Command(migrate.Command):
     def handle(self, *args: Any, **options: Any) -> None:
         """Give the application's role the use of every table to come, then migrate."""
         options["database"] = OWNER
+        # Before the first query, so that a server that is unsafe or not there is one clear line.
+        if not options["skip_checks"]:
+            self.check(databases=[OWNER])
+            options["skip_checks"] = True
         self._let_application_use_new_tables()
         super().handle(*args, **options)
         if options["app_label"] in {None, "", "metering"} and not options["plan"]:
