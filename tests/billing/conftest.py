@@ -1,12 +1,40 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from pytest_django.fixtures import Settings
+
+READERS_OF_THE_CLOCK = (
+    "billing.admin.accounts",
+    "billing.admin.invoices",
+    "billing.admin.plans",
+    "billing.authentication",
+    "billing.tasks",
+    "billing.views",
+)
 
 
 @pytest.fixture
 def _static_files_have_a_folder(settings: Settings, tmp_path: Path) -> None:
     """The web server warns without one, and warnings are errors here."""
     settings.STATIC_ROOT = tmp_path
+
+
+@pytest.fixture
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
+    """Stop the clock of billing's entry points at a moment of the test's choice."""
+
+    def set_to(moment: datetime) -> None:
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+                del tz
+                return moment
+
+        for module in READERS_OF_THE_CLOCK:
+            monkeypatch.setattr(f"{module}.datetime", Clock)
+
+    return set_to

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import pytest
 from django.contrib.auth.models import Group, Permission, User
@@ -51,6 +52,11 @@ PAGES = (
     User,
 )
 NO_ROWS = {"TOTAL_FORMS": "0", "INITIAL_FORMS": "0"}
+
+
+@pytest.fixture(autouse=True)
+def _it_is_after_may(set_clock: Callable[[datetime], None]) -> None:
+    set_clock(AFTER_MAY)
 
 
 @pytest.fixture
@@ -199,7 +205,7 @@ def test_a_refused_subscription_says_why(finance: Client) -> None:
 def test_the_current_month_can_be_drafted_and_its_draft_not_finalised_early(
     finance: Client,
 ) -> None:
-    account = services.open_account(name="Ada", now=datetime.now(UTC))
+    account = services.open_account(name="Ada", now=AFTER_MAY)
     assert "0 USD so far" in act(finance, Account, "draft_current_month", account.pk)
     invoice = Invoice.objects.get()
     assert "Draft" in act(finance, Invoice, "draft_again", invoice.pk)
@@ -250,7 +256,7 @@ def test_prices_in_force_stay_and_those_ahead_can_be_edited(finance: Client) -> 
         b'name="prices-0-unit_price"'
         not in finance.get(page(PriceBookVersion, in_force.pk, "change")).content
     )
-    start = datetime.now(UTC) + timedelta(days=30)
+    start = AFTER_MAY + timedelta(days=30)
     in_force.effective_to = start
     in_force.save(update_fields=["effective_to"])
     ahead = PriceBookVersion.objects.create(book=PriceBook.objects.get(), effective_from=start)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import pytest
+from django.db import OperationalError
 
 from billing import services, tasks
 from billing.models import Account, CreditEntry, Invoice
@@ -112,10 +114,31 @@ def test_a_parked_account_is_left_alone_until_it_is_unparked() -> None:
     assert services.finalise_due_invoices(AFTER_MAY) == 1
 
 
-def test_the_task_does_all_that_is_due() -> None:
-    # Far enough back that its month and grace are over by any clock this runs on.
-    account = services.open_account(name="Ada", now=MAY.start - timedelta(days=365))
-    services.subscribe(account.pk, plan_code="professional", now=account.opened_at)
+def test_an_account_that_is_only_busy_is_not_parked(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    account = open_account()
+
+    def time_out(*_positional: object, **_named: object) -> None:
+        raise OperationalError("canceling statement due to lock timeout")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("billing.services.sweeps.draft_invoice", time_out)
+        assert services.draft_due_invoices(MAY.end) == 0
+    account.refresh_from_db()
+    assert account.parked_reason == ""
+    assert "account is busy" in caplog.text
+    assert services.draft_due_invoices(MAY.end) == 1
+
+
+def test_the_task_does_all_that_is_due(set_clock: Callable[[datetime], None]) -> None:
+    open_account(plan_code="professional")
+    set_clock(MAY.end)
     tasks.sweep_billing()
-    tasks.sweep_billing()
-    assert Invoice.objects.filter(status=Invoice.Status.PENDING).count() == 2
+    assert Invoice.objects.get().status == Invoice.Status.DRAFT
+    set_clock(AFTER_MAY)
+    for _ in range(2):
+        tasks.sweep_billing()
+        assert Invoice.objects.get().status == Invoice.Status.PENDING
+    granted = CreditEntry.objects.filter(kind="grant")
+    assert list(granted.values_list("grant__period_start", flat=True)) == [MAY.start, JUNE.start]

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from billing import services
 from billing.models import Account
-from billing.periods import month_containing
 from metering.meters import GB
 from metering.models import (
     Host,
@@ -139,8 +138,3 @@ def record_first_invoice(account_id: UUID) -> None:
 def read_streams_until(moment: datetime) -> None:
     """Say that every host was read up to `moment`."""
     StreamCursor.objects.update(collected_until=moment)
-
-
-def month_of(account: Account, moment: datetime) -> Period:
-    """Return the account's month that contains `moment`."""
-    return month_containing(moment, account.zone)
