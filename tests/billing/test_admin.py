@@ -9,6 +9,7 @@ from django.contrib.auth.models import Group, Permission, User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from pytest_django import DjangoAssertNumQueries
 
 from billing import services
 from billing.models import (
@@ -116,9 +117,8 @@ def test_every_list_and_row_can_be_opened_and_searched(model: type, finance: Cli
 
 @pytest.mark.parametrize("model", [Account, Invoice, Subscription, CreditEntry, CreditGrant])
 def test_a_list_asks_the_same_of_the_database_for_one_row_as_for_many(
-    model: type, finance: Client, django_assert_max_num_queries: object
+    model: type, finance: Client, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
-    assert callable(django_assert_max_num_queries)
     a_month_invoiced()
     with CaptureQueriesContext(connection) as few:
         finance.get(page(model))
