@@ -15,7 +15,7 @@ run: .venv/installed ## Run everything on this machine, with a demo account
 	@exec $(BIN)/python manage.py run
 
 demo: .venv/installed ## Bill a month of a simulated fleet and check every figure
-	@exec $(BIN)/python manage.py demo
+	@SOULBOX_HOME=.soulbox/demo exec $(BIN)/python manage.py demo
 
 test: .venv/installed-dev ## Run the tests
 	@exec $(BIN)/pytest

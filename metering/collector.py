@@ -15,7 +15,7 @@ from metering import lives, stream
 from metering.docker import docker_engine
 from metering.lives import Ending
 from metering.models import Host, Life, Refusal
-from metering.period import from_ms, to_ms
+from metering.period import MILLISECOND, from_ms, to_ms
 from metering.samples import (
     INTERFACE_SAMPLE,
     SAMPLE,
@@ -52,15 +52,24 @@ class Collected:
     samples: int
 
 
-def collect_host(host_id: UUID, *, now: datetime, source: Source | None = None) -> Collected:
+def collect_host(
+    host_id: UUID,
+    *,
+    now: datetime,
+    source: Source | None = None,
+    interval: timedelta | None = None,
+) -> Collected:
     """Read every sandbox of a host once and append one batch to its stream.
 
+    `source` and `interval`, the time to the next pass, are those of the host and of the
+    settings unless given.
     Safe to repeat, and to run twice at once: readings are running totals. A failed pass leaves
     its reason on the host. Raises Host.DoesNotExist, SourceError, StreamUnavailableError.
     """
     host = Host.objects.get(pk=host_id)
     try:
-        collected = _collect(host, source or open_source(host), now)
+        planned = interval or timedelta(seconds=settings.METERING_INTERVAL_S)
+        collected = _collect(host, source or open_source(host), now, planned)
     except (SourceError, stream.StreamUnavailableError) as error:
         _record_problem(host, str(error), now)
         raise
@@ -84,7 +93,7 @@ def _simulated_fleet(endpoint: str, started_at: datetime) -> Simulator:
     return fleet_of(endpoint, started_at=started_at)
 
 
-def _collect(host: Host, source: Source, now: datetime) -> Collected:
+def _collect(host: Host, source: Source, now: datetime, interval: timedelta) -> Collected:
     open_lives = {
         life.container_id: life for life in Life.objects.filter(host=host, ended_at__isnull=True)
     }
@@ -111,7 +120,7 @@ def _collect(host: Host, source: Source, now: datetime) -> Collected:
     samples = _samples(running, readings, begun, endings)
     batch = Batch(
         collected_ms=to_ms(now),
-        interval_ms=settings.METERING_INTERVAL_S * 1000,
+        interval_ms=interval // MILLISECOND,
         samples=samples,
         interfaces=_interface_samples(running, readings),
     )
