@@ -32,6 +32,7 @@ from soulbox.lifeline import end_with_parent
 LOCAL_HOST_ID = UUID("00000000-0000-4000-8000-000000000001")
 ADDRESS = "127.0.0.1"
 PORTS_TRIED = 100
+LAST_PORT = 65535
 ENGINE_TIMEOUT_S = 3
 # True, and of no use to somebody who tries this on a machine of their own: Celery runs as root
 # where `make run` does, and static files come from the packages, not from a folder.
@@ -62,7 +63,7 @@ class MeteredHost:
 def free_port(name: str, *, other_than: int | None = None) -> int:
     """Return the port that the variable names, or the next free one. Raises NoFreePortError."""
     wanted = environment.integer(name)
-    for port in range(wanted, wanted + PORTS_TRIED):
+    for port in range(wanted, min(wanted + PORTS_TRIED, LAST_PORT + 1)):
         with socket.socket() as probe:
             # As the servers do; a port that was just left is free for them.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -72,7 +73,7 @@ def free_port(name: str, *, other_than: int | None = None) -> int:
                 continue
         if port != other_than:
             return port
-    raise NoFreePortError(f"{name}={wanted}: this port and the {PORTS_TRIED} after it are taken.")
+    raise NoFreePortError(f"{name}={wanted}: neither this port nor one soon after it is free.")
 
 
 def find_host(account_id: UUID) -> MeteredHost:

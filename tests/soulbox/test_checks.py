@@ -146,6 +146,7 @@ def _answers(client: redis.Redis) -> bool:
 
 def _environment(redis_url: str) -> dict[str, str]:
     embedded = settings.EMBEDDED
+    assert embedded is not None
     return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "soulbox.settings",
