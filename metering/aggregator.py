@@ -77,12 +77,7 @@ def aggregate_host(host_id: UUID, *, now: datetime) -> int:
 def _aggregate_once(host_id: UUID, now: datetime) -> int | None:
     """Fold one run of batches; None when there is none, or another worker has the cursor."""
     with transaction.atomic(durable=True):
-        cursor = (
-            StreamCursor.objects.select_for_update(skip_locked=True, of=("self",))
-            .select_related("host")
-            .filter(host_id=host_id)
-            .first()
-        )
+        cursor = _lock_cursor(host_id)
         if cursor is None:
             return None
         # Redis is read under the lock, so that two workers do not fold the same entries for
@@ -103,6 +98,16 @@ def _aggregate_once(host_id: UUID, now: datetime) -> int | None:
         logger.error("batches lost from stream", extra={"host": host_id, "batches": run.lost})
     stream.trim(host_id, folded=run.entry_id, now=now)
     return samples
+
+
+def _lock_cursor(host_id: UUID) -> StreamCursor | None:
+    """Return the cursor, locked to the end of the transaction; None when another worker has it."""
+    return (
+        StreamCursor.objects.select_for_update(skip_locked=True, of=("self",))
+        .select_related("host")
+        .filter(host_id=host_id)
+        .first()
+    )
 
 
 def _take(cursor: StreamCursor, now: datetime) -> _Run | None:

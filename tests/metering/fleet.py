@@ -81,6 +81,12 @@ class Fleet:
             self.collect()
         self.aggregate()
 
+    def run_without_aggregating(self, *, ticks: int, tick: timedelta = 5 * SECOND) -> None:
+        """Collect so many times."""
+        for _ in range(ticks):
+            self.now += tick
+            self.collect()
+
     def aggregate(self) -> int:
         return aggregate_host(self.host_id, now=self.now)
 

@@ -13,7 +13,7 @@ from billing import queries
 from metering.period import WINDOW
 from tests.billing.usage import NOON, open_account, record_usage
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "owner"])
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture

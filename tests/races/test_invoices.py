@@ -31,7 +31,7 @@ from tests.billing.usage import (
 )
 from tests.races.workers import WORKERS, run_at_once
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "owner"])
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def test_ten_processes_drafting_one_period_give_one_invoice() -> None:

@@ -5,12 +5,10 @@ import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import docker
 import pytest
-from django.conf import settings
 from django.db import connections
 from pytest_django.plugin import DjangoDbBlocker
 
@@ -33,27 +31,6 @@ def engine() -> Iterator[docker.DockerClient]:
         pytest.skip(f"no Docker engine with an image named {IMAGE}: {error}")
     yield client
     client.close()
-
-
-@pytest.fixture(scope="module")
-def service_environment(django_db_setup: None) -> dict[str, str]:
-    """The environment in which another process uses this run's database and Redis."""
-    del django_db_setup
-
-    def url(alias: str) -> str:
-        database = connections[alias].settings_dict
-        name = connections["default"].settings_dict["NAME"]
-        return f"postgres://{database['USER']}@{quote(database['HOST'], safe='')}/{name}"
-
-    return {
-        "DJANGO_SETTINGS_MODULE": "soulbox.settings",
-        "DATABASE_URL": url("default"),
-        "DATABASE_OWNER_URL": url("owner"),
-        "REDIS_URL": settings.REDIS_URL,
-        "STREAM_REDIS_URL": settings.STREAM_REDIS_URL,
-        "CACHE_REDIS_URL": settings.CACHE_REDIS_URL,
-        "SECRET_KEY": settings.SECRET_KEY,
-    }
 
 
 @pytest.fixture(scope="module")
