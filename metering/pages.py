@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from django.db.models import Model
 from django.http import HttpRequest
 
+__all__ = ["ModelAdmin", "ModelForm", "Page", "ReadOnlyPage", "ReadOnlyRows", "TabularInline"]
+
 M = TypeVar("M", bound=Model)
 P = TypeVar("P", bound=Model)
 

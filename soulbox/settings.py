@@ -129,8 +129,8 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
-# Without a collectstatic step, files are served from the packages they come in.
+# On the embedded services there is no collectstatic step: files come from their packages.
+STATIC_ROOT = None if EMBEDDED else BASE_DIR / "staticfiles"
 WHITENOISE_USE_FINDERS = EMBEDDED is not None
 
 TIME_ZONE = "UTC"
@@ -182,8 +182,8 @@ BILLING_GRACE_MINUTES = environment.integer("BILLING_GRACE_MINUTES")
 # Celery. A message is a hint and the work list is a table: see docs/adr on the queues.
 
 _VISIBILITY_TIMEOUT_S = 300
-CELERY_BROKER_URL = (
-    REDIS_URL.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
+CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://").replace(
+    "?db=", "?virtual_host="
 )
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None

@@ -11,8 +11,8 @@ from django.template.response import TemplateResponse
 from unfold.widgets import UnfoldAdminTextInputWidget  # type: ignore[import-untyped]
 
 from billing import services
-from billing.admin.pages import ModelForm, Page, ReadOnlyPage, ReadOnlyRows, TabularInline
 from billing.models import Account, ApiKey, Membership, Subscription
+from metering.pages import ModelForm, Page, ReadOnlyPage, ReadOnlyRows, TabularInline
 
 
 class AccountForm(ModelForm[Account]):

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from django.contrib import admin
 
-from billing.admin.pages import ReadOnlyPage, ReadOnlyRows
 from billing.models import CreditEntry, CreditGrant
+from metering.pages import ReadOnlyPage, ReadOnlyRows
 
 
 class CreditEntryRows(ReadOnlyRows[CreditEntry, CreditGrant]):

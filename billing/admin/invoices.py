@@ -8,9 +8,9 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from billing import services
-from billing.admin.pages import ReadOnlyPage, ReadOnlyRows
 from billing.models import Invoice, InvoiceLine
 from billing.rating import decimal_text
+from metering.pages import ReadOnlyPage, ReadOnlyRows
 
 REFUSALS = (
     services.InvoiceNotReadyError,

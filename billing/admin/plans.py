@@ -7,8 +7,8 @@ from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from billing import services
-from billing.admin.pages import ModelForm, Page, TabularInline
 from billing.models import Plan, Price, PriceBook, PriceBookVersion, Subscription
+from metering.pages import ModelForm, Page, TabularInline
 
 
 @admin.register(Plan)

@@ -12,7 +12,7 @@ from unfold.forms import (  # type: ignore[import-untyped]
     UserCreationForm,
 )
 
-from billing.admin.pages import ModelAdmin
+from metering.pages import ModelAdmin
 
 admin.site.unregister(User)
 admin.site.unregister(Group)

@@ -2,10 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 
 import pytest
-from pytest_django.fixtures import Settings
 
 READERS_OF_THE_CLOCK = (
     "billing.admin.accounts",
@@ -15,12 +13,6 @@ READERS_OF_THE_CLOCK = (
     "billing.tasks",
     "billing.views",
 )
-
-
-@pytest.fixture
-def _static_files_have_a_folder(settings: Settings, tmp_path: Path) -> None:
-    """The web server warns without one, and warnings are errors here."""
-    settings.STATIC_ROOT = tmp_path
 
 
 @pytest.fixture

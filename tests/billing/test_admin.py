@@ -34,10 +34,7 @@ from tests.billing.usage import (
     record_first_invoice,
 )
 
-pytestmark = [
-    pytest.mark.django_db,
-    pytest.mark.usefixtures("_static_files_have_a_folder"),
-]
+pytestmark = pytest.mark.django_db
 
 PAGES = (
     Account,

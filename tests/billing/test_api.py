@@ -25,10 +25,7 @@ from tests.billing.usage import (
     record_usage,
 )
 
-pytestmark = [
-    pytest.mark.django_db,
-    pytest.mark.usefixtures("_static_files_have_a_folder"),
-]
+pytestmark = pytest.mark.django_db
 
 
 def key_of(account: Account) -> str:

@@ -41,9 +41,9 @@ class Command(BaseCommand):
             f"({customer.zone})"
         )
         for line in invoice.lines.order_by("position"):
+            quantity = f"{line.quantity / line.unit_size:,.4f} {line.unit}"
             self.stdout.write(
-                f"  {line.description:<{NAME_WIDTH}}{line.quantity / line.unit_size:>20,.4f} {line.unit:<20}"
-                f"{line.amount:>12.2f}"
+                f"  {line.description:<{NAME_WIDTH}}{quantity:>41}{line.amount:>12.2f}"
             )
         for name, amount in (("credits", -invoice.credits_used), ("total", invoice.total_amount)):
             label = f"{name}, {invoice.currency}"
