@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import F
 
 from metering.models import AccountRegistration, Host, Life, LifeReading, Refusal, Sandbox
-from metering.period import from_ms
+from metering.period import from_ms, to_ms
 from metering.readings import new_life_reading
 from metering.samples import State, life_id
 from metering.source import ACCOUNT_LABEL, SANDBOX_LABEL, Container
@@ -111,7 +111,8 @@ def _life(
     if container.started_ns is None:
         raise ValueError(f"{container.container_id} has not started.")
     key = f"{container.container_id}/{container.started_ns}"
-    started_at = from_ms(container.started_ns // _MS_NS)
+    started_ms = container.started_ns // _MS_NS
+    known_since = max(account.registered_at, host.registered_at)
     return Life(
         id=life_id(str(host.pk), key),
         sandbox=sandbox,
@@ -119,8 +120,8 @@ def _life(
         key=key,
         container_id=container.container_id,
         started_ns=container.started_ns,
-        started_at=started_at,
-        counts_from_zero=started_at >= max(account.registered_at, host.registered_at),
+        started_at=from_ms(started_ms),
+        counts_from_zero=started_ms >= to_ms(known_since),
         network_unmetered=container.network_unmetered,
         cpu_limit_nano=container.cpu_limit_nano,
         memory_limit_bytes=container.memory_limit_bytes,

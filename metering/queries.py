@@ -21,6 +21,10 @@ from metering.period import Period, from_ms
 _LIFE_METERS = (Meter.CPU, Meter.MEMORY, Meter.DISK_READ, Meter.DISK_WRITE)
 _NETWORK_COLUMNS = {Meter.NETWORK_EGRESS: "tx_bytes", Meter.NETWORK_INGRESS: "rx_bytes"}
 
+# Passes are two seconds apart and folds fifteen; after these many something is wrong.
+SILENT_AFTER_S = 20
+BEHIND_AFTER_S = 60
+
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
@@ -43,11 +47,23 @@ class HostState:
     refused: int
     problem: str
 
+    @property
+    def state(self) -> str:
+        """Return what is wrong with the host's metering, or that nothing is."""
+        if not self.is_active:
+            return "not active"
+        if self.problem:
+            return self.problem
+        if self.last_seen_age_s is None or self.last_seen_age_s > SILENT_AFTER_S:
+            return "silent: is its collecting worker up, and Redis?"
+        if self.folded_age_s is None or self.folded_age_s > BEHIND_AFTER_S:
+            return "behind: is the aggregating worker up?"
+        return "metered"
+
     def summary(self) -> str:
         """Return one line for people."""
-        state = self.problem or ("metered" if self.is_active else "not active")
         return (
-            f"{self.name}: {state}; {self.running} running, "
+            f"{self.name}: {self.state}; {self.running} running, "
             f"last pass {_ago(self.last_seen_age_s)}, folded to {_ago(self.folded_age_s)}, "
             f"{self.lost_batches} batches lost, {self.refused} refused"
         )

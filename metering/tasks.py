@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from uuid import UUID
 
 from celery import shared_task
 from django.conf import settings
 from django.db import OperationalError
+from kombu.exceptions import OperationalError as BrokerError
 
 from metering.aggregator import aggregate_host
 from metering.collector import collect_host
@@ -23,43 +26,52 @@ logger = logging.getLogger(__name__)
 LATE_INTERVALS = 5
 
 
+@contextmanager
+def _outages_in_one_line(doing: str, **where: str) -> Iterator[None]:
+    """Log a server that is not there without a traceback; the next run is seconds away."""
+    try:
+        yield
+    except (SourceError, StreamUnavailableError, OperationalError, BrokerError) as error:
+        reason = " ".join(str(error).split())
+        logger.warning("%s failed: %s", doing, reason, extra=where)
+
+
 @shared_task(name="metering.tasks.collect_all")
 def collect_all() -> None:
     """Send each active host's queue one pass."""
-    for host_id in Host.objects.filter(is_active=True).values_list("pk", flat=True):
-        collect.apply_async(
-            (str(host_id),),
-            queue=f"collect.{host_id}",
-            expires=settings.METERING_INTERVAL_S * LATE_INTERVALS,
-        )
+    with _outages_in_one_line("sending passes"):
+        for host_id in Host.objects.filter(is_active=True).values_list("pk", flat=True):
+            collect.apply_async(
+                (str(host_id),),
+                queue=f"collect.{host_id}",
+                expires=settings.METERING_INTERVAL_S * LATE_INTERVALS,
+            )
 
 
 @shared_task(name="metering.tasks.collect")
 def collect(host_id: str) -> None:
     """Read a host once, unless a pass over it is still going on."""
-    try:
-        with collecting(UUID(host_id)) as is_free:
-            if is_free:
-                collect_host(UUID(host_id), now=datetime.now(UTC))
-    except (SourceError, StreamUnavailableError, OperationalError) as error:
-        # One line, no traceback: the next pass is two seconds away and tries again.
-        logger.warning("collecting failed: %s", error, extra={"host": host_id})
+    with (
+        _outages_in_one_line("collecting", host=host_id),
+        collecting(UUID(host_id)) as is_free,
+    ):
+        if is_free:
+            collect_host(UUID(host_id), now=datetime.now(UTC))
 
 
 @shared_task(name="metering.tasks.aggregate_all")
 def aggregate_all() -> None:
     """Send one aggregation for each host."""
-    for host_id in Host.objects.values_list("pk", flat=True):
-        aggregate.apply_async((str(host_id),), queue="aggregate", expires=60)
+    with _outages_in_one_line("sending aggregations"):
+        for host_id in Host.objects.values_list("pk", flat=True):
+            aggregate.apply_async((str(host_id),), queue="aggregate", expires=60)
 
 
 @shared_task(name="metering.tasks.aggregate")
 def aggregate(host_id: str) -> None:
     """Fold what a host's stream holds."""
-    try:
+    with _outages_in_one_line("aggregating", host=host_id):
         aggregate_host(UUID(host_id), now=datetime.now(UTC))
-    except (StreamUnavailableError, OperationalError) as error:
-        logger.warning("aggregating failed: %s", error, extra={"host": host_id})
 
 
 @shared_task(name="metering.tasks.make_partitions_ahead")

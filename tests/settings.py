@@ -4,6 +4,6 @@ import os
 
 os.environ["SOULBOX_HOME"] = os.environ.get("SOULBOX_TEST_HOME") or ".soulbox/test"
 
-from soulbox.settings import *  # noqa: E402, F403 - the environment above has to count first
+from soulbox.settings import *  # noqa: F403 - the environment above has to count first
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from django.db.models import Sum
+from pytest_django.fixtures import Settings
 
 from metering import aggregator, stream
+from metering.collector import collect_host
 from metering.meters import Meter
 from metering.models import (
     AccountRegistration,
@@ -26,9 +29,10 @@ from metering.models import (
     UsageRecord,
 )
 from metering.period import to_ms, window_start
-from metering.queries import coverage, newest_reading_at, streams_behind
+from metering.queries import coverage, host_states, newest_reading_at, streams_behind
 from metering.samples import SAMPLE, Batch, Known
-from metering.services import freeze_account, register_account
+from metering.services import freeze_account, register_account, register_host
+from metering.source import SourceError
 from tests.metering.fleet import MINUTE, SECOND, START, TICK, Fleet
 
 pytestmark = pytest.mark.django_db
@@ -253,6 +257,49 @@ def test_a_refused_sandbox_is_metered_once_its_account_is_open() -> None:
     fleet.run(2 * MINUTE)
     assert Life.objects.get().sandbox.account_id == fleet.host_id
     assert other.usage() == {}
+
+
+# The Docker SDK leaves the socket of a connection that failed to the garbage collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_engine_that_does_not_answer_leaves_its_reason_on_the_host() -> None:
+    fleet = Fleet()
+    register_host(
+        host_id=fleet.host_id, name="gone", endpoint="unix:///nowhere/docker.sock", now=START
+    )
+    with pytest.raises(SourceError, match="did not answer"):
+        collect_host(fleet.host_id, now=START)
+    gc.collect()
+    (state,) = host_states(now=START)
+    assert "The Docker engine at unix:///nowhere/docker.sock did not answer" in state.state
+    fleet.add("sbx")
+    fleet.run(TICK)
+    (state,) = host_states(now=fleet.now)
+    assert state.state == "metered"
+
+
+def test_a_redis_that_takes_no_batch_leaves_its_reason_and_costs_no_counter(
+    settings: Settings,
+) -> None:
+    fleet = Fleet()
+    fleet.add("sbx")
+    fleet.run(TICK)
+    working = settings.STREAM_REDIS_URL
+    settings.STREAM_REDIS_URL = "unix:///nowhere/redis.sock"
+    stream._redis.cache_clear()
+    fleet.now += TICK
+    with pytest.raises(stream.StreamUnavailableError, match="did not take the batch"):
+        fleet.collect()
+    with pytest.raises(stream.StreamUnavailableError, match="did not give the stream"):
+        fleet.aggregate()
+    (state,) = host_states(now=fleet.now)
+    assert "did not take the batch" in state.state
+    settings.STREAM_REDIS_URL = working
+    stream._redis.cache_clear()
+    fleet.run(TICK)
+    (state,) = host_states(now=fleet.now)
+    assert state.state == "metered"
+    assert fleet.usage()[Meter.CPU] == fleet.closed_form()[Meter.CPU]
 
 
 def a_sample(**figures: int) -> np.void:

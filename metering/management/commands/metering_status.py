@@ -23,7 +23,9 @@ class Command(BaseCommand):
         """Print the states."""
         states = host_states(now=datetime.now(UTC))
         if options["json"]:
-            self.stdout.write(json.dumps([asdict(state) for state in states], indent=2))
+            self.stdout.write(
+                json.dumps([asdict(state) | {"state": state.state} for state in states], indent=2)
+            )
             return
         for state in states:
             self.stdout.write(state.summary())
