@@ -119,7 +119,7 @@ def run_processes(child_environ: Mapping[str, str]) -> int:
 
     Being stopped by Ctrl-C or SIGTERM is 0.
     """
-    manager = Manager()
+    manager = _Manager()
     manager._process_ctor = _Process  # noqa: SLF001 - the one place where honcho takes its class
     manager._procmgr = _MainProcessesFirst()  # noqa: SLF001 - the same
     procfile = parse_procfile((settings.BASE_DIR / "Procfile").read_text())
@@ -128,6 +128,18 @@ def run_processes(child_environ: Mapping[str, str]) -> int:
         manager.add_process(name, f"exec {command}", env=dict(child_environ), cwd=settings.BASE_DIR)
     manager.loop()
     return 0 if manager.returncode in STOPPED_BY_A_SIGNAL else manager.returncode or 1
+
+
+class _Manager(Manager):  # type: ignore[misc]  # honcho has no types
+    """A manager that can be stopped while it is still starting its processes."""
+
+    def terminate(self) -> None:
+        """End every process, and with that the loop."""
+        if not self._all_started():
+            # Honcho does not know all their numbers yet; the kernel ends them with this process.
+            sys.stdout.flush()
+            os._exit(0)
+        super().terminate()
 
 
 class _Process(process.Process):  # type: ignore[misc]  # honcho has no types

@@ -44,17 +44,23 @@ def django_db_setup(django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
         owner.creation.destroy_test_db(original_name, verbosity=0)
 
 
+def wipe_committed_rows() -> None:
+    """Empty every table but the seeded ones, as the owner, past Django.
+
+    The application's role may not truncate, and Django keeps a test from connections that it
+    did not ask for.
+    """
+    owner = connections["owner"]
+    tables = owner.introspection.django_table_names(include_views=False)
+    names = ", ".join(sorted(set(tables) - SEEDED_TABLES))
+    with psycopg.connect(**owner.get_connection_params()) as connection:
+        connection.execute(f"TRUNCATE {names} RESTART IDENTITY")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _committed_rows_are_wiped_by_the_owner() -> None:
-    """The application's role may not truncate; Django's own wiping would be refused."""
-
     def wipe(_case: TransactionTestCase) -> None:
-        owner = connections["owner"]
-        tables = owner.introspection.django_table_names(include_views=False)
-        names = ", ".join(sorted(set(tables) - SEEDED_TABLES))
-        # Past Django, which keeps a test from connections that it did not ask for.
-        with psycopg.connect(**owner.get_connection_params()) as connection:
-            connection.execute(f"TRUNCATE {names} RESTART IDENTITY")
+        wipe_committed_rows()
 
     # Django's own hook, which its type stubs leave out.
     TransactionTestCase._fixture_teardown = wipe  # type: ignore[attr-defined]

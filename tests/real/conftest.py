@@ -9,10 +9,11 @@ from uuid import UUID, uuid4
 
 import docker
 import pytest
-from django.db import connections
 from pytest_django.plugin import DjangoDbBlocker
 
-from metering.services import register_account, register_host
+from billing.services import open_account
+from metering.services import register_host
+from tests.conftest import wipe_committed_rows
 from tests.processes import running
 
 ENDPOINT = "unix:///var/run/docker.sock"
@@ -39,23 +40,13 @@ def committed(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iter
     del django_db_setup
     with django_db_blocker.unblock():
         yield
-        tables = [
-            name
-            for name in connections["owner"].introspection.table_names()
-            if name.startswith("metering_")
-        ]
-        with connections["owner"].cursor() as cursor:
-            cursor.execute(f"TRUNCATE {', '.join(tables)}")
+        wipe_committed_rows()
 
 
 @pytest.fixture(scope="module")
 def account_id(committed: None) -> UUID:
     del committed
-    account_id = uuid4()
-    register_account(
-        account_id=account_id, time_zone="UTC", registered_at=datetime.now(UTC) - timedelta(days=1)
-    )
-    return account_id
+    return open_account(name="Loads", now=datetime.now(UTC) - timedelta(days=1)).pk
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
 
 import docker
 import pytest
 from django.db.models import QuerySet, Sum
+from rest_framework.test import APIClient
 
+from billing.services import draft_current_month, issue_api_key, open_account
 from metering.meters import Meter
 from metering.models import (
     Gap,
@@ -25,7 +28,7 @@ from metering.models import (
     Refusal,
     UsageRecord,
 )
-from metering.period import Period, from_ms
+from metering.period import Period, from_ms, to_ms
 from metering.queries import coverage, newest_reading_at, usage_totals
 from tests.processes import wait_until
 from tests.real.conftest import IMAGE, run_docker
@@ -126,8 +129,18 @@ def net_dev(engine: docker.DockerClient, container_id: str) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
+def api_account_id(committed: None) -> UUID:
+    del committed
+    return open_account(name="Busy", now=datetime.now(UTC) - timedelta(days=1)).pk
+
+
+@pytest.fixture(scope="module")
 def loads(
-    engine: docker.DockerClient, workers: Path, account_id: UUID, host_id: UUID
+    engine: docker.DockerClient,
+    workers: Path,
+    account_id: UUID,
+    host_id: UUID,
+    api_account_id: UUID,
 ) -> Iterator[Loads]:
     """Run every load at once, and return when all of it is aggregated."""
     containers: dict[str, str] = {}
@@ -144,7 +157,8 @@ def loads(
     network = f"soulbox-test-{host_id}"
     run_docker("network", "create", network)
     try:
-        busy = start("busy", BUSY, "--cpus", "0.5")
+        # In an account of its own, so that what the API shows is this one container's.
+        busy = start("busy", BUSY, "--cpus", "0.5", account=str(api_account_id))
         cpu = CpuWatch(cpu_file(busy))
         start("memory", f"dd if=/dev/zero of=/dev/shm/x bs=1M count=48; {IDLE}")
         server = start("server", f"{IDLE} | nc -l -p 9000 >/dev/null; {IDLE}", "--network", network)
@@ -198,6 +212,32 @@ def test_cpu_lies_between_the_kernels_counter_a_tick_before_and_after(loads: Loa
     reading = loads.reading("busy")
     before, after = (loads.cpu.at(reading.read_ms + sign * TICK_MS) for sign in (-1, 1))
     assert 0 < before <= reading.cpu_ns <= after
+
+
+def test_the_api_shows_usage_up_to_as_of_and_cost_is_usage_times_price(
+    loads: Loads, api_account_id: UUID
+) -> None:
+    issued = issue_api_key(api_account_id, name="test", now=datetime.now(UTC))
+    answer = APIClient().get(
+        "/api/v1/usage/current", headers={"Authorization": f"Bearer {issued.key}"}
+    )
+    assert answer.status_code == 200, answer.content
+    shown = answer.json()
+    cpu_seconds = Decimal(shown["usage"]["cpu_seconds"])
+    as_of_ms = to_ms(datetime.fromisoformat(shown["as_of"]))
+    before, after = (loads.cpu.at(as_of_ms + sign * TICK_MS) for sign in (-1, 1))
+    assert 0 < before <= cpu_seconds * 10**9 <= after
+    # Shown to twelve decimals; usage has nine and the price six.
+    cost = Decimal(shown["cost"]["cpu_cost"])
+    assert abs(cost - cpu_seconds * Decimal("0.000012")) < Decimal("1e-12")
+
+
+def test_an_invoice_of_the_month_can_be_drafted_from_it(loads: Loads, api_account_id: UUID) -> None:
+    invoice = draft_current_month(api_account_id, now=datetime.now(UTC))
+    assert invoice.status == invoice.Status.DRAFT
+    lines = {line.meter: int(line.quantity) for line in invoice.lines.all()}
+    assert lines[Meter.CPU] >= loads.reading("busy").cpu_ns > 0
+    assert lines[Meter.MEMORY] > 0
 
 
 def test_a_segments_records_sum_to_its_last_reading(loads: Loads) -> None:
@@ -284,7 +324,7 @@ def test_a_life_of_one_second_is_recorded_with_its_running_time(
 
 def test_running_time_is_measured_or_a_gap_says_why(loads: Loads) -> None:
     covered = coverage(loads.account_id, loads.period)
-    gaps = Gap.objects.filter(life__host_id=loads.host_id, meter="memory")
+    gaps = Gap.objects.filter(life__sandbox__account_id=loads.account_id, meter="memory")
     gap_ms = sum((gap.end - gap.start) / timedelta(milliseconds=1) for gap in gaps)
     assert covered.running_ms == covered.measured_ms + gap_ms
     assert covered.measured_ms / covered.running_ms > 0.8
@@ -292,7 +332,7 @@ def test_running_time_is_measured_or_a_gap_says_why(loads: Loads) -> None:
 
 def test_the_accounts_usage_is_the_sum_of_its_sandboxes(loads: Loads) -> None:
     totals = usage_totals(loads.account_id, loads.period)
-    records = UsageRecord.objects.filter(life__host_id=loads.host_id)
+    records = UsageRecord.objects.filter(life__sandbox__account_id=loads.account_id)
     assert totals[Meter.CPU] == records.aggregate(n=Sum("cpu_ns"))["n"]
     assert totals[Meter.NETWORK_EGRESS] >= SENT_BYTES
 
