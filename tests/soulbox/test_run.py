@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from urllib.error import HTTPError, URLError
 
 import pytest
 
+from soulbox.embedded import Embedded
 from soulbox.run import NoFreePortError, free_port
 from tests.soulbox.processes import PROJECT, descendants, wait_for_end
 
@@ -131,6 +133,22 @@ def test_run_serves_behind_its_logins_and_stops_on_ctrl_c(start_run: Callable[[]
     for pid in below:
         wait_for_end(pid)
     assert run.process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_it_is_still_starting_is_clean_too(
+    start_run: Callable[[], Run], home: Path, number: signal.Signals
+) -> None:
+    run = start_run()
+    # The first process is there, the last is not: honcho alone would wait for ever.
+    run.read_until(" started (pid=")
+    run.process.send_signal(number)
+    said, _ = run.process.communicate()
+    assert "Traceback" not in said
+    assert run.process.returncode == 0
+    # Free only when neither the keeper nor a server nor, before them, a user is left.
+    with Embedded(home).keeper_lock.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
 
 
 def test_nothing_is_left_after_kill_9_and_the_next_run_has_the_same_logins(
