@@ -242,4 +242,4 @@ class RefusalAdmin(ReadOnlyPage[Refusal]):
 
 def _shown(meter: Meter, quantity: int) -> str:
     # For people to compare; the API and invoices carry the exact figure.
-    return f"{float(UNITS[meter].shown_quantity(quantity)):,.6g}"
+    return f"{float(UNITS[meter].shown_quantity(quantity)):,.6f}"

@@ -116,8 +116,7 @@ def _take(cursor: StreamCursor, now: datetime) -> _Run | None:
     entry_id, sequence, lost = cursor.entry_id, cursor.sequence, 0
     samples = 0
     for entry in stream.read_after(cursor.host_id, entry_id, limit=ENTRIES_PER_COMMIT):
-        # A number that starts again, with Redis' own data gone, is no loss that can be counted.
-        lost += max(entry.sequence - sequence - 1, 0)
+        lost += _missing_between(sequence, entry.sequence)
         entry_id, sequence = entry.entry_id, entry.sequence
         try:
             batch = unpack(entry.packed)
@@ -144,6 +143,15 @@ def _take(cursor: StreamCursor, now: datetime) -> _Run | None:
         ),
         interfaces=_joined([batch.interfaces for batch in batches], INTERFACE_SAMPLE),
     )
+
+
+def _missing_between(before: int, number: int) -> int:
+    """Return how many batches were numbered between two that follow each other in the stream.
+
+    Numbers that begin again mean that Redis lost its data. How many batches went with it
+    nobody knows; it counts as one, so that the loss is seen.
+    """
+    return number - before - 1 if number > before else number
 
 
 def _joined(parts: list[Records], dtype: np.dtype[np.void]) -> Records:

@@ -117,7 +117,9 @@ def _collect(host: Host, source: Source, now: datetime, interval: timedelta) -> 
         if life.pk not in ended
     }
     readings = source.read(sorted(running))
-    samples = _samples(running, readings, begun, endings)
+    # A life that was over before anybody knew of it has nothing to bill.
+    billable = [e for e in endings if e.life.counts_from_zero or e.life.container_id in open_lives]
+    samples = _samples(running, readings, begun, billable)
     batch = Batch(
         collected_ms=to_ms(now),
         interval_ms=interval // MILLISECOND,

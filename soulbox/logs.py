@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import logging
 
-_OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "data"}
+_OWN = frozenset(logging.makeLogRecord({}).__dict__) | {
+    "message",
+    "asctime",
+    "taskName",
+    "data",
+    "request",
+    "server_time",
+}
 
 
 class LineFormatter(logging.Formatter):

@@ -369,6 +369,31 @@ def test_a_batch_lost_from_the_stream_is_seen_and_costs_no_counter() -> None:
     assert fleet.usage()[Meter.CPU] == fleet.closed_form()[Meter.CPU]
 
 
+def test_a_redis_that_lost_its_data_is_seen_and_costs_no_counter() -> None:
+    fleet = Fleet()
+    fleet.add("sbx")
+    fleet.run(4 * TICK)
+    keys = [f"metrics:{name}:{fleet.host_id}" for name in ("stream", "sequence")]
+    fleet.now += TICK
+    fleet.collect()
+    stream._redis().delete(*keys)
+    fleet.run(TICK)
+    cursor = StreamCursor.objects.get(host=fleet.host_id)
+    assert (cursor.lost_batch_count, cursor.sequence) == (1, 1)
+    assert fleet.usage()[Meter.CPU] == fleet.closed_form()[Meter.CPU]
+
+
+def test_a_life_that_was_over_before_its_account_was_known_bills_and_refuses_nothing() -> None:
+    fleet = Fleet(registered_at=START + MINUTE)
+    fleet.add("old", started_at=START - timedelta(days=50), ended_at=START - timedelta(days=49))
+    fleet.now = START + 2 * MINUTE
+    fleet.run(10 * SECOND)
+    assert Life.objects.get().ended_at == START - timedelta(days=49)
+    assert fleet.usage() == {}
+    assert not Refusal.objects.exists()
+    assert not UsageRecord.objects.exists()
+
+
 def test_many_commits_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     many, one = Fleet(), Fleet()
     for fleet in (many, one):

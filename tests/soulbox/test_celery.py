@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+from django.conf import settings
+from kombu import Connection
+
+from soulbox.celery import app
+
+
+@pytest.mark.parametrize(
+    ("task", "interval_s"),
+    [
+        ("metering.tasks.collect_all", 2),
+        ("metering.tasks.aggregate_all", 15),
+        ("billing.tasks.sweep_billing", 15),
+    ],
+)
+def test_the_beat_ticks_as_often_as_the_design_says(task: str, interval_s: float) -> None:
+    (entry,) = [entry for entry in app.conf.beat_schedule.values() if entry["task"] == task]
+    assert entry["schedule"] == interval_s
+
+
+def test_every_tick_is_an_interval_that_expires_with_itself() -> None:
+    for entry in app.conf.beat_schedule.values():
+        assert isinstance(entry["schedule"], int | float)
+        assert entry["options"]["expires"] == entry["schedule"]
+
+
+def test_every_scheduled_task_exists() -> None:
+    app.loader.import_default_modules()
+    assert {entry["task"] for entry in app.conf.beat_schedule.values()} <= set(app.tasks)
+
+
+def test_a_message_is_only_given_away_after_a_task_must_have_ended() -> None:
+    conf = app.conf
+    assert conf.task_soft_time_limit < conf.task_time_limit
+    assert conf.task_time_limit < settings.CELERY_BROKER_TRANSPORT_OPTIONS["visibility_timeout"] / 2
+    with Connection(
+        settings.CELERY_BROKER_URL, transport_options=conf.broker_transport_options
+    ) as connection:
+        # The settings name it in several places; what counts is what the channel has.
+        assert getattr(connection.default_channel, "visibility_timeout") == 300  # noqa: B009 - only Redis' channels have it
+
+
+def test_a_lost_worker_costs_no_task_and_messages_are_json() -> None:
+    conf = app.conf
+    assert conf.task_acks_late
+    assert conf.task_reject_on_worker_lost
+    assert conf.worker_prefetch_multiplier == 1
+    assert conf.accept_content == ["json"]
+    assert conf.task_ignore_result
+    assert conf.broker_channel_error_retry
+    assert conf.result_backend is None
