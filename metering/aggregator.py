@@ -16,7 +16,7 @@ from metering.aggregation import fold_interfaces, fold_lives
 from metering.lives import refuse
 from metering.models import Host, Refusal, StreamCursor
 from metering.period import from_ms, to_ms
-from metering.readings import HELD_INTERVALS, INTERFACE_READING, new_interface_reading
+from metering.readings import HELD_INTERVALS, new_interface_readings
 from metering.samples import (
     INTERFACE_SAMPLE,
     SAMPLE,
@@ -179,22 +179,13 @@ def _fold(host: Host, run: _Run, now: datetime) -> int:
 
 def _interface_readings(interfaces: Records, samples: Records, lives: Records) -> Records:
     """Return the readings of the interfaces, those not met before recorded as new."""
-    ids, first_index = np.unique(interfaces["interface"], return_index=True)
+    in_order = interfaces[np.lexsort((interfaces["read_ms"], interfaces["interface"]))]
+    ids, first_index = np.unique(in_order["interface"], return_index=True)
     readings = ledger.load_interfaces(ids)
-    new = first_index[~np.isin(ids, readings["interface"])]
-    fresh = []
-    for sample in interfaces[new]:
-        of_interface = interfaces["interface"] == sample["interface"]
-        fresh.append(
-            new_interface_reading(
-                int(sample["interface"]),
-                life_reading=lives[lives["life"] == sample["life"]],
-                life_samples=samples[samples["life"] == sample["life"]],
-                first_seen_ms=int(interfaces["read_ms"][of_interface].min()),
-            )
-        )
-    ledger.record_interfaces(fresh, [sample["name"].decode() for sample in interfaces[new]])
-    joined = _joined([readings, *fresh], INTERFACE_READING)
+    new = in_order[first_index[~np.isin(ids, readings["interface"])]]
+    fresh = new_interface_readings(new, life_readings=lives, life_samples=samples)
+    ledger.record_interfaces(fresh, [name.decode() for name in new["name"].tolist()])
+    joined = np.concatenate([readings, fresh])
     return joined[np.argsort(joined["interface"])]
 
 

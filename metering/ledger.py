@@ -25,6 +25,7 @@ from metering.samples import Records
 from metering.steps import Bools, Ints
 
 NOT_FROZEN = 0
+ROWS_AN_INSERT = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +133,14 @@ def load_interfaces(ids: Ints) -> Records:
     )
 
 
-def record_interfaces(readings: Sequence[Records], names: Sequence[str]) -> None:
-    """Record interfaces that were not met before, each an array of one with its name."""
+def record_interfaces(readings: Records, names: Sequence[str]) -> None:
+    """Record interfaces that were not met before, with their names."""
+    columns = readings.dtype.names or ()
     rows = []
-    for reading, name in zip(readings, names, strict=True):
-        columns = {column: int(reading[column][0]) for column in INTERFACE_READING.names or ()}
-        rows.append(InterfaceReading(life_id=columns.pop("life"), name=name, **columns))
-    InterfaceReading.objects.bulk_create(rows)
+    for reading, name in zip(readings.tolist(), names, strict=True):
+        values = dict(zip(columns, reading, strict=True))
+        rows.append(InterfaceReading(life_id=values.pop("life"), name=name, **values))
+    InterfaceReading.objects.bulk_create(rows, batch_size=ROWS_AN_INSERT)
 
 
 def save(lives: Lives, fold: Fold, network: Fold, *, now: datetime) -> None:

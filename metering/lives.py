@@ -19,6 +19,7 @@ from metering.source import ACCOUNT_LABEL, SANDBOX_LABEL, Container
 
 _SANDBOX_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _MS_NS = 10**6
+ROWS_AN_INSERT = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +76,38 @@ def record_lives(host: Host, containers: Iterable[Container], *, now: datetime) 
         except LabelError as error:
             refused.append((container, error))
     accounts = AccountRegistration.objects.in_bulk({account for _, account, _ in named})
-    lives = []
+    known = []
     for container, account_id, sandbox_id in named:
         account = accounts.get(account_id)
         if account is None or not account.is_active:
             refused.append((container, _unknown_account(account_id)))
-            continue
-        sandbox, _ = Sandbox.objects.get_or_create(
-            account=account, sandbox_id=sandbox_id, defaults={"recorded_at": now}
-        )
-        lives.append(_life(host, sandbox, account, container, now))
+        else:
+            known.append((container, account, sandbox_id))
+    sandboxes = _have_sandboxes({(account.pk, name) for _, account, name in known}, now)
+    lives = [
+        _life(host, sandboxes[account.pk, sandbox_id], account, container, now)
+        for container, account, sandbox_id in known
+    ]
     for container, refusal in refused:
         refuse(host, refusal.reason, container.container_id, str(refusal), now=now)
     return _create_missing(lives)
+
+
+def _have_sandboxes(names: set[tuple[UUID, str]], now: datetime) -> dict[tuple[UUID, str], Sandbox]:
+    """Return the sandboxes of these accounts and ids, those not met before recorded."""
+    Sandbox.objects.bulk_create(
+        [
+            Sandbox(account_id=account_id, sandbox_id=sandbox_id, recorded_at=now)
+            for account_id, sandbox_id in sorted(names)
+        ],
+        ignore_conflicts=True,
+        batch_size=ROWS_AN_INSERT,
+    )
+    found = Sandbox.objects.filter(
+        account__in={account_id for account_id, _ in names},
+        sandbox_id__in={sandbox_id for _, sandbox_id in names},
+    )
+    return {(sandbox.account_id, sandbox.sandbox_id): sandbox for sandbox in found}
 
 
 def _create_missing(lives: list[Life]) -> list[Life]:
@@ -95,8 +115,10 @@ def _create_missing(lives: list[Life]) -> list[Life]:
         Life.objects.filter(pk__in=[life.pk for life in lives]).values_list("pk", flat=True)
     )
     missing = [life for life in lives if life.pk not in recorded]
-    Life.objects.bulk_create(missing, ignore_conflicts=True)
-    LifeReading.objects.bulk_create(map(_first_reading, missing), ignore_conflicts=True)
+    Life.objects.bulk_create(missing, ignore_conflicts=True, batch_size=ROWS_AN_INSERT)
+    LifeReading.objects.bulk_create(
+        map(_first_reading, missing), ignore_conflicts=True, batch_size=ROWS_AN_INSERT
+    )
     # Two keys with one number would mix two customers' counters; better to stop here.
     keys = dict(Life.objects.filter(pk__in=[life.pk for life in missing]).values_list("pk", "key"))
     for life in missing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from metering.samples import Known, Records, State
 
@@ -117,20 +118,44 @@ def new_life_reading(life: int, *, started_ms: int, counts_from_zero: bool) -> R
     return reading
 
 
-def new_interface_reading(
-    interface: int, *, life_reading: Records, life_samples: Records, first_seen_ms: int
+def new_interface_readings(
+    first_samples: Records, *, life_readings: Records, life_samples: Records
 ) -> Records:
-    """Return where an interface stands before its first sample, an array of one.
+    """Return where interfaces stand before their first samples, a row for each of these.
 
-    It counts from the reading of its life before `first_seen_ms`: one of `life_samples`, else
-    `life_reading`, the life's last reading before them.
+    An interface counts from the reading of its life before it was first seen: the newest of
+    `life_samples` before that, else the life's row in `life_readings`, which is sorted by life
+    and was true before those samples.
     """
-    earlier = life_samples["read_ms"][life_samples["read_ms"] < first_seen_ms]
-    from_ms = max(int(life_reading["read_ms"][0]), int(earlier.max(initial=NEVER)))
-    reading = np.zeros(1, INTERFACE_READING)
-    reading["interface"] = interface
-    reading["life"] = life_reading["life"]
-    reading["read_ms"] = from_ms
+    life = np.searchsorted(life_readings["life"], first_samples["life"])
+    from_ms = np.maximum(
+        life_readings["read_ms"][life],
+        _newest_before(life, first_samples["read_ms"], life_readings, life_samples),
+    )
+    readings = np.zeros(len(first_samples), INTERFACE_READING)
+    readings["interface"] = first_samples["interface"]
+    readings["life"] = first_samples["life"]
+    readings["read_ms"] = from_ms
     # A first reading of the life is the base line of its interfaces too.
-    reading["known"] = ALL_INTERFACE_COUNTERS if from_ms != NEVER else 0
-    return reading
+    readings["known"] = np.where(from_ms == NEVER, 0, ALL_INTERFACE_COUNTERS)
+    return readings
+
+
+def _newest_before(
+    life: npt.NDArray[np.int64],
+    at_ms: npt.NDArray[np.int64],
+    life_readings: Records,
+    life_samples: Records,
+) -> npt.NDArray[np.int64]:
+    """Return the time of each life's newest sample before a time, NEVER where it has none."""
+    if not (len(life_samples) and len(life)):
+        return np.full(len(life), NEVER)
+    # Life and time in one number that sorts as the pair does.
+    earliest_ms = min(int(life_samples["read_ms"].min()), int(at_ms.min()))
+    span_ms = max(int(life_samples["read_ms"].max()), int(at_ms.max())) - earliest_ms + 1
+    row = np.searchsorted(life_readings["life"], life_samples["life"])
+    codes = np.sort(row * span_ms + (life_samples["read_ms"] - earliest_ms))
+    before = np.searchsorted(codes, life * span_ms + (at_ms - earliest_ms)) - 1
+    newest = codes[np.maximum(before, 0)]
+    is_of_life = (before >= 0) & (newest // span_ms == life)
+    return np.where(is_of_life, newest % span_ms + earliest_ms, NEVER)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from metering.aggregation import fold_interfaces, fold_lives
 from metering.period import WINDOW_MS
-from metering.readings import NEVER, Fold, new_interface_reading, new_life_reading
+from metering.readings import NEVER, Fold, new_interface_readings, new_life_reading
 from metering.samples import INTERFACE_SAMPLE, SAMPLE, Event, Known, Records, State
 from tests.metering.oracle import Oracle, Sample
 
@@ -290,11 +290,10 @@ def test_an_interface_counts_from_its_lifes_reading_before_it(
 ) -> None:
     life = new_life_reading(LIFE, started_ms=EDGE_MS, counts_from_zero=True)
     rows, _ = packed([Sample(LIFE, ms) for ms in earlier])
-    reading = new_interface_reading(
-        11, life_reading=life, life_samples=rows, first_seen_ms=EDGE_MS + 5000
-    )
+    seen = interface_samples((EDGE_MS + 5000, 40, 7))
+    reading = new_interface_readings(seen, life_readings=life, life_samples=rows)
     assert reading["read_ms"][0] == expected_from
-    folded = fold_interfaces(interface_samples((EDGE_MS + 5000, 40, 7)), reading)
+    folded = fold_interfaces(seen, reading)
     assert folded.usage["rx_bytes"].tolist() == [40]
     assert folded.usage["tx_bytes"].tolist() == [7]
 
@@ -302,23 +301,32 @@ def test_an_interface_counts_from_its_lifes_reading_before_it(
 def test_an_interface_of_a_life_without_base_line_has_none_either() -> None:
     life = new_life_reading(LIFE, started_ms=EDGE_MS, counts_from_zero=False)
     assert life["read_ms"][0] == NEVER
-    reading = new_interface_reading(
-        11, life_reading=life, life_samples=packed([])[0], first_seen_ms=EDGE_MS
-    )
-    folded = fold_interfaces(interface_samples((EDGE_MS, 40, 7), (EDGE_MS + 2000, 41, 9)), reading)
+    seen = interface_samples((EDGE_MS, 40, 7), (EDGE_MS + 2000, 41, 9))
+    reading = new_interface_readings(seen[:1], life_readings=life, life_samples=packed([])[0])
+    folded = fold_interfaces(seen, reading)
     assert folded.usage["rx_bytes"].tolist() == [1]
     assert folded.usage["tx_bytes"].tolist() == [2]
 
 
 def test_an_interface_that_came_back_with_lower_counters_starts_a_segment() -> None:
     life = new_life_reading(LIFE, started_ms=EDGE_MS, counts_from_zero=True)
-    reading = new_interface_reading(
-        11, life_reading=life, life_samples=packed([])[0], first_seen_ms=EDGE_MS
-    )
-    folded = fold_interfaces(
-        interface_samples((EDGE_MS + 1, 40, 7), (EDGE_MS + 2, 5, 8), (EDGE_MS + 3, 6, 9)), reading
-    )
+    seen = interface_samples((EDGE_MS + 1, 40, 7), (EDGE_MS + 2, 5, 8), (EDGE_MS + 3, 6, 9))
+    reading = new_interface_readings(seen[:1], life_readings=life, life_samples=packed([])[0])
+    folded = fold_interfaces(seen, reading)
     assert folded.usage["rx_bytes"].tolist() == [41]
     assert folded.usage["tx_bytes"].tolist() == [9]
     (reset,) = folded.resets
     assert (reset.counter, reset.series, reset.life) == ("rx_bytes", 11, LIFE)
+
+
+def test_interfaces_of_many_lives_count_from_their_own_lifes_reading() -> None:
+    lives = np.concatenate(
+        [new_life_reading(n, started_ms=EDGE_MS + n, counts_from_zero=True) for n in (1, 2, 3)]
+    )
+    rows, _ = packed([Sample(3, EDGE_MS + 500), Sample(1, EDGE_MS + 700), Sample(3, EDGE_MS + 900)])
+    seen = np.array(
+        [(n * 10, n, EDGE_MS + 800, 0, 0, b"eth0") for n in (3, 1, 2)], INTERFACE_SAMPLE
+    )
+    readings = new_interface_readings(seen, life_readings=lives, life_samples=rows)
+    assert readings["interface"].tolist() == [30, 10, 20]
+    assert readings["read_ms"].tolist() == [EDGE_MS + 500, EDGE_MS + 700, EDGE_MS + 2]
