@@ -32,7 +32,10 @@ def fold_lives(samples: Records, holds_ms: Ints, readings: Records) -> Fold:
     life, sorted by life. A sample that is not after its life's last reading is counted as out
     of order and changes nothing else.
     """
-    steps = find_steps(samples, holds_ms, readings, key="life", tie="cpu_ns")
+    # At one time a sample with figures wins over the bare end of a life.
+    last_of_all = np.iinfo(np.int64).max
+    tie = np.where(samples["known"] == 0, last_of_all, samples["cpu_ns"])
+    steps = find_steps(samples, holds_ms, readings, key="life", tie=tie)
     pieces = cut(steps)
     usage = _empty_usage(pieces, readings, "life", USAGE)
     after = readings.copy()
@@ -54,7 +57,7 @@ def fold_interfaces(samples: Records, readings: Records) -> Fold:
         np.zeros(len(samples), np.int64),
         readings,
         key="interface",
-        tie="rx_bytes",
+        tie=samples["rx_bytes"],
     )
     pieces = cut(steps)
     usage = _empty_usage(pieces, readings, "interface", NETWORK_USAGE)

@@ -26,6 +26,7 @@ from metering.samples import (
     Records,
     unpack,
 )
+from metering.services import note_fold_problem
 from metering.steps import Ints
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def aggregate_host(host_id: UUID, *, now: datetime) -> int:
         try:
             folded = _aggregate_once(host_id, now)
         except stream.StreamUnavailableError as error:
-            StreamCursor.objects.filter(host_id=host_id).update(problem=str(error)[:500])
+            note_fold_problem(host_id, str(error))
             raise
         if folded is None:
             break

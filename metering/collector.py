@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -10,6 +11,7 @@ from uuid import UUID
 
 import numpy as np
 from django.conf import settings
+from django.db import IntegrityError, transaction
 
 from metering import lives, stream
 from metering.docker import docker_engine
@@ -27,7 +29,7 @@ from metering.samples import (
     interface_id,
 )
 from metering.simulator import SCHEME, Simulator, fleet_of
-from metering.source import Listed, Reading, Source, SourceError
+from metering.source import Change, Listed, Reading, Source, SourceError
 
 # Events are read again from a little before: the engine's clock and ours differ.
 EVENT_OVERLAP = timedelta(seconds=5)
@@ -50,6 +52,7 @@ class Collected:
     begun: int
     ended: int
     samples: int
+    newest_reading_at: datetime | None
 
 
 def collect_host(
@@ -68,13 +71,18 @@ def collect_host(
     """
     host = Host.objects.get(pk=host_id)
     try:
+        source = source or open_source(host)
+        _claim_engine(host, source)
         planned = interval or timedelta(seconds=settings.METERING_INTERVAL_S)
-        collected = _collect(host, source or open_source(host), now, planned)
+        collected = _collect(host, source, now, planned)
     except (SourceError, stream.StreamUnavailableError) as error:
         _record_problem(host, str(error), now)
         raise
     Host.objects.filter(pk=host_id).update(
-        last_seen_at=now, events_read_until=now, problem="", problem_since=None
+        last_seen_at=max(now, collected.newest_reading_at or now),
+        events_read_until=now,
+        problem="",
+        problem_since=None,
     )
     return collected
 
@@ -88,6 +96,24 @@ def open_source(host: Host) -> Source:
     )
 
 
+def _claim_engine(host: Host, source: Source) -> None:
+    """Make the engine this host's own. Metered as two hosts, each container would bill twice.
+
+    Raises SourceError when another active host has it.
+    """
+    if host.engine_id or not (engine_id := source.engine_id()):
+        return
+    try:
+        with transaction.atomic():
+            Host.objects.filter(pk=host.pk).update(engine_id=engine_id)
+    except IntegrityError:
+        other = Host.objects.filter(engine_id=engine_id, is_active=True).first()
+        raise SourceError(
+            f"The engine at {host.endpoint} is metered as host {other} already. Set one of the "
+            "two not active."
+        ) from None
+
+
 @lru_cache(maxsize=8)
 def _simulated_fleet(endpoint: str, started_at: datetime) -> Simulator:
     return fleet_of(endpoint, started_at=started_at)
@@ -97,16 +123,16 @@ def _collect(host: Host, source: Source, now: datetime, interval: timedelta) -> 
     open_lives = {
         life.container_id: life for life in Life.objects.filter(host=host, ended_at__isnull=True)
     }
-    listed = source.list_containers()
     since = (host.events_read_until or host.registered_at) - EVENT_OVERLAP
-    changed = source.changed_between(since, now)
-    to_inspect = _to_inspect(host, listed, open_lives, changed.keys(), now)
+    changes = source.changes_between(since, now)
+    listed = source.list_containers()
+    to_inspect = _to_inspect(host, listed, open_lives, changes.keys(), now)
     containers = source.inspect(sorted(to_inspect))
 
     found = {container.container_id for container in containers}
     gone = [life for key, life in open_lives.items() if key in to_inspect and key not in found]
     endings = lives.find_endings(open_lives, containers)
-    endings += [_removal(life, changed.get(life.container_id), host) for life in gone]
+    endings += [_removal(life, changes.get(life.container_id), host) for life in gone]
     begun = {life.container_id: life for life in lives.record_lives(host, containers, now=now)}
     endings += lives.find_endings(begun, containers)
 
@@ -117,6 +143,14 @@ def _collect(host: Host, source: Source, now: datetime, interval: timedelta) -> 
         if life.pk not in ended
     }
     readings = source.read(sorted(running))
+    # A container that began another life since it was looked at may have given that one's
+    # counters; they would be billed to both. The next pass knows better.
+    changes_by_now = source.changes_between(since, source.clock())
+    readings = [
+        reading
+        for reading in readings
+        if changes_by_now.get(reading.container_id) == changes.get(reading.container_id)
+    ]
     # A life that was over before anybody knew of it has nothing to bill.
     billable = [e for e in endings if e.life.counts_from_zero or e.life.container_id in open_lives]
     samples = _samples(running, readings, begun, billable)
@@ -132,14 +166,20 @@ def _collect(host: Host, source: Source, now: datetime, interval: timedelta) -> 
         Life.objects.filter(pk=ending.life.pk, ended_at__isnull=True).update(
             ended_at=from_ms(ending.ended_ns // _MS_NS)
         )
-    return Collected(begun=len(begun), ended=len(endings), samples=len(samples))
+    newest_ms = max((reading.read_ms for reading in readings), default=None)
+    return Collected(
+        begun=len(begun),
+        ended=len(endings),
+        samples=len(samples),
+        newest_reading_at=None if newest_ms is None else from_ms(newest_ms),
+    )
 
 
 def _to_inspect(
     host: Host,
     listed: Sequence[Listed],
     open_lives: Mapping[str, Life],
-    changed: Collection[str],
+    changed: AbstractSet[str],
     now: datetime,
 ) -> set[str]:
     """Return the containers whose lives may differ from what is recorded."""
@@ -153,14 +193,16 @@ def _to_inspect(
     just_refused = Refusal.objects.filter(host=host, last_at__gt=now - REFUSED_AGAIN_AFTER)
     unknown = (alive - open_lives.keys()) | born_and_dead
     unknown -= set(just_refused.values_list("subject", flat=True))
-    return unknown | (open_lives.keys() - alive) | (open_lives.keys() & changed)
+    known = open_lives.keys() | states.keys()
+    return unknown | (open_lives.keys() - alive) | (known & changed)
 
 
-def _removal(life: Life, died_ns: int | None, host: Host) -> Ending:
+def _removal(life: Life, change: Change | None, host: Host) -> Ending:
     """Return the end of a life whose container is gone, and nobody can be asked about.
 
     Without an event that says when it died it ends when it was last known to live.
     """
+    died_ns = change.died_ns if change else None
     known_ns = to_ms(host.last_seen_at or life.started_at) * _MS_NS
     return Ending(life, max(died_ns if died_ns is not None else known_ns, life.started_ns))
 

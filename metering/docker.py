@@ -14,7 +14,7 @@ from requests.exceptions import RequestException
 
 from metering.period import EPOCH, MILLISECOND
 from metering.samples import State
-from metering.source import SANDBOX_LABEL, Container, Listed, Reading, SourceError
+from metering.source import SANDBOX_LABEL, Change, Container, Listed, Reading, SourceError
 
 # The first version whose statistics can be had in one shot.
 API_VERSION = "1.41"
@@ -48,8 +48,16 @@ class DockerEngine:
         )
         return [Listed(c["Id"], _STATES.get(c["State"], State.STOPPED)) for c in found]
 
-    def changed_between(self, start: datetime, end: datetime) -> dict[str, int | None]:
-        """Return the containers that started, ended or were removed, and when they last ended."""
+    def clock(self) -> datetime:
+        """Return the time it is now."""
+        return datetime.now(UTC)
+
+    def engine_id(self) -> str:
+        """Return the identity that the engine made for itself when it was installed."""
+        return str(self._reach(self._client.info)["ID"])
+
+    def changes_between(self, start: datetime, end: datetime) -> dict[str, Change]:
+        """Return the containers that started, ended or were removed, and when."""
         events = self._reach(
             lambda: list(
                 self._client.events(  # type: ignore[call-overload]  # the stubs know no ns
@@ -60,28 +68,21 @@ class DockerEngine:
                 )
             )
         )
-        ended: dict[str, int | None] = {}
+        changes: dict[str, Change] = {}
         for event in events:
-            container_id = event["Actor"]["ID"]
-            ended.setdefault(container_id, None)
-            if event["Action"] == "die":
-                ended[container_id] = event["timeNano"]
-        return ended
+            container_id, at_ns = event["Actor"]["ID"], event["timeNano"]
+            before = changes.get(container_id, Change(at_ns, None))
+            died_ns = at_ns if event["Action"] == "die" else before.died_ns
+            changes[container_id] = Change(at_ns, died_ns)
+        return changes
 
     def inspect(self, container_ids: Sequence[str]) -> list[Container]:
         """Return what is known of these containers; those that are gone are left out."""
         return list(self._each(self._inspect_one, container_ids))
 
     def read(self, container_ids: Sequence[str]) -> list[Reading]:
-        """Return a reading of each container that runs, and ran all through this call.
-
-        A container that is restarted meanwhile would give the next life's counters; its
-        reading is left out.
-        """
-        began = datetime.now(UTC)
-        readings = list(self._each(self._read_one, container_ids))
-        changed = self.changed_between(began, datetime.now(UTC))
-        return [reading for reading in readings if reading.container_id not in changed]
+        """Return a reading of each container that runs."""
+        return list(self._each(self._read_one, container_ids))
 
     def _each(self, ask: Callable[[str], Answer | None], ids: Sequence[str]) -> Iterable[Answer]:
         return (answer for answer in self._pool.map(ask, ids) if answer is not None)

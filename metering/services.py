@@ -3,7 +3,11 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
+from django.db import transaction
+
 from metering.models import AccountRegistration, Host, StreamCursor
+
+ENDPOINT_SCHEMES = ("unix", "tcp", "http", "https", "ssh", "simulator")
 
 
 def register_account(*, account_id: UUID, time_zone: str, registered_at: datetime) -> None:
@@ -28,12 +32,34 @@ def freeze_account(account_id: UUID, *, until: datetime) -> None:
         account.save(update_fields=["frozen_until"])
 
 
+class HostRefusedError(ValueError):
+    """The host cannot be registered like this; the message names the field and the way out."""
+
+
 def register_host(*, host_id: UUID, name: str, endpoint: str, now: datetime) -> Host:
-    """Meter the sandboxes of this host from now on. Safe to repeat; the endpoint is replaced."""
-    host, _ = Host.objects.update_or_create(
-        id=host_id,
-        defaults={"name": name, "endpoint": endpoint, "is_active": True},
-        create_defaults={"name": name, "endpoint": endpoint, "registered_at": now},
-    )
-    StreamCursor.objects.get_or_create(host=host)
+    """Meter the sandboxes of this host from now on. Safe to repeat; the endpoint is replaced.
+
+    Raises HostRefusedError.
+    """
+    scheme = endpoint.partition(":")[0]
+    if scheme not in ENDPOINT_SCHEMES:
+        raise HostRefusedError(
+            f"endpoint {endpoint!r}: it has to begin with one of {', '.join(ENDPOINT_SCHEMES)}."
+        )
+    if Host.objects.filter(name=name).exclude(pk=host_id).exists():
+        raise HostRefusedError(f"name {name!r}: another host has it. Take another name.")
+    with transaction.atomic():
+        host, _ = Host.objects.get_or_create(
+            pk=host_id, defaults={"name": name, "endpoint": endpoint, "registered_at": now}
+        )
+        if host.endpoint != endpoint:
+            host.engine_id = ""  # The next pass asks the engine that is there.
+        host.name, host.endpoint, host.is_active = name, endpoint, True
+        host.save(update_fields=["name", "endpoint", "is_active", "engine_id"])
+        StreamCursor.objects.get_or_create(host=host)
     return host
+
+
+def note_fold_problem(host_id: UUID, problem: str) -> None:
+    """Leave on a host's cursor why its stream could not be folded."""
+    StreamCursor.objects.filter(host_id=host_id).update(problem=problem[:500])

@@ -13,6 +13,7 @@ from metering.samples import State
 from metering.source import (
     ACCOUNT_LABEL,
     SANDBOX_LABEL,
+    Change,
     Container,
     Listed,
     Reading,
@@ -80,15 +81,20 @@ class Simulator:
             if sandbox.started_at <= now
         ]
 
-    def changed_between(self, start: datetime, end: datetime) -> dict[str, int | None]:
-        """Return the sandboxes that started or ended in `[start, end)`, and when they ended."""
-        changed: dict[str, int | None] = {}
+    def engine_id(self) -> str:
+        """Return nothing: a simulator is whatever it is set up to be."""
+        return ""
+
+    def changes_between(self, start: datetime, end: datetime) -> dict[str, Change]:
+        """Return the sandboxes that started or ended in `[start, end)`, and when."""
+        changes: dict[str, Change] = {}
         for sandbox in self.sandboxes:
             if start <= sandbox.started_at < end:
-                changed[sandbox.container_id] = None
+                changes[sandbox.container_id] = Change(_ns(sandbox.started_at), None)
             if sandbox.ended_at is not None and start <= sandbox.ended_at < end:
-                changed[sandbox.container_id] = to_ms(sandbox.ended_at) * _MS_NS
-        return changed
+                ended_ns = _ns(sandbox.ended_at)
+                changes[sandbox.container_id] = Change(ended_ns, ended_ns)
+        return changes
 
     def inspect(self, container_ids: Sequence[str]) -> list[Container]:
         """Return these sandboxes as containers."""
@@ -132,6 +138,10 @@ def fleet_of(endpoint: str, *, started_at: datetime) -> Simulator:
     return Simulator(sandboxes, clock=lambda: datetime.now(UTC))
 
 
+def _ns(moment: datetime) -> int:
+    return to_ms(moment) * _MS_NS
+
+
 def _state(sandbox: SimulatedSandbox, now: datetime) -> State:
     ended = sandbox.ended_at is not None and sandbox.ended_at <= now
     return State.STOPPED if ended else State.RUNNING
@@ -147,8 +157,8 @@ def _container(sandbox: SimulatedSandbox, now: datetime) -> Container:
             ACCOUNT_LABEL: sandbox.account_id,
         },
         state=state,
-        started_ns=to_ms(sandbox.started_at) * _MS_NS,
-        finished_ns=to_ms(ended_at) * _MS_NS if ended_at else None,
+        started_ns=_ns(sandbox.started_at),
+        finished_ns=_ns(ended_at) if ended_at else None,
     )
 
 

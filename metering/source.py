@@ -26,6 +26,17 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """When a container last began or ended a life, and when it last ended one, in ns.
+
+    `died_ns` is None when it has not ended one in the time asked for.
+    """
+
+    changed_ns: int
+    died_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Container:
     """One container as an inspection shows it.
 
@@ -67,17 +78,17 @@ class Source(Protocol):
     def list_containers(self) -> list[Listed]:
         """Return every container with a sandbox label, running or not."""
 
-    def changed_between(self, start: datetime, end: datetime) -> dict[str, int | None]:
-        """Return the containers that started, ended, or were removed in `[start, end)`.
+    def clock(self) -> datetime:
+        """Return the time it is now."""
 
-        The value is the time of the last end in ns since 1970, None without one.
-        """
+    def engine_id(self) -> str:
+        """Return the engine's own identity, empty when it has none."""
+
+    def changes_between(self, start: datetime, end: datetime) -> dict[str, Change]:
+        """Return the containers that started, ended, or were removed in `[start, end)`."""
 
     def inspect(self, container_ids: Sequence[str]) -> list[Container]:
         """Return what is known of these containers; those that are gone are left out."""
 
     def read(self, container_ids: Sequence[str]) -> list[Reading]:
-        """Return a reading of each container that runs; one that gave none is left out.
-
-        So is one that started or ended while this was reading: it could be of either life.
-        """
+        """Return a reading of each container that runs; one that gave none is left out."""

@@ -11,6 +11,9 @@ from metering.period import WINDOW_MS
 from metering.readings import NEVER
 from metering.samples import Records
 
+# The square of it is still below 2^63.
+LONGEST_IN_64_BITS_MS = 35 * 24 * 3_600_000
+
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
@@ -57,14 +60,16 @@ class Pieces:
     groups: Ints
 
 
-def find_steps(samples: Records, holds_ms: Ints, readings: Records, *, key: str, tie: str) -> Steps:
+def find_steps(
+    samples: Records, holds_ms: Ints, readings: Records, *, key: str, tie: Ints
+) -> Steps:
     """Sort the samples, drop those not after the reading before them, and find the spans.
 
     `key` names the field that tells the series; `readings` is sorted by it. Of two samples with
-    one time the lower in `tie` wins, whatever order they came in.
+    one time the one with the lower `tie` wins, whatever order they came in.
     """
     series = np.searchsorted(readings[key], samples[key])
-    order = np.lexsort((samples[tie], samples["read_ms"], series))
+    order = np.lexsort((tie, samples["read_ms"], series))
     series, times = series[order], samples["read_ms"][order]
     starts_series = np.concatenate(([True], series[1:] != series[:-1]))[: len(series)]
     repeats = np.concatenate(([False], times[1:] == times[:-1]))[: len(times)] & ~starts_series
@@ -118,13 +123,17 @@ def cut(steps: Steps) -> Pieces:
 def share(growth: Ints, part_ms: Ints, length_ms: Ints) -> Ints:
     """Return growth × part ÷ length, rounded down, exact in 64 bits.
 
-    The product could pass 64 bits, so whole multiples of the length go first. A rest below
-    the length times a part of it stays under 2^63 for any step of up to 35 days.
+    The product could pass 64 bits, so whole multiples of the length go first; a rest below
+    the length times a part of it fits for any step of up to 35 days. Longer ones, after an
+    outage of months, take Python's integers.
     """
     # A step without length is a base line and has no growth to share.
     length = np.maximum(length_ms, 1)
     whole, rest = np.divmod(growth, length)
-    return whole * part_ms + rest * part_ms // length
+    if length.max(initial=0) > LONGEST_IN_64_BITS_MS:
+        rest, part_ms = rest.astype(object), part_ms.astype(object)
+    shared: Ints = (whole * part_ms + rest * part_ms // length).astype(np.int64)
+    return shared
 
 
 def sums(values: Ints, pieces: Pieces) -> Ints:

@@ -17,6 +17,7 @@ from metering.aggregator import aggregate_host
 from metering.collector import collect_host
 from metering.models import Host
 from metering.partitions import make_partitions
+from metering.services import note_fold_problem
 from metering.source import SourceError
 from metering.stream import StreamUnavailableError, collecting
 
@@ -70,8 +71,13 @@ def aggregate_all() -> None:
 @shared_task(name="metering.tasks.aggregate")
 def aggregate(host_id: str) -> None:
     """Fold what a host's stream holds."""
-    with _outages_in_one_line("aggregating", host=host_id):
-        aggregate_host(UUID(host_id), now=datetime.now(UTC))
+    try:
+        with _outages_in_one_line("aggregating", host=host_id):
+            aggregate_host(UUID(host_id), now=datetime.now(UTC))
+    except Exception as error:
+        # Every later batch of the host waits behind this one, so it has to be seen.
+        note_fold_problem(UUID(host_id), f"{type(error).__name__}: {error}")
+        raise
 
 
 @shared_task(name="metering.tasks.make_partitions_ahead")

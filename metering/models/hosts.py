@@ -26,14 +26,25 @@ class Host(models.Model):
     # unix:///path, tcp://host:port, or simulator:?account=UUID
     endpoint = models.CharField(max_length=500)
     is_active = models.BooleanField(default=True)
+    # The engine's own identity, taken from it by the first pass; empty for a simulator.
+    engine_id = models.CharField(max_length=128, blank=True, default="")
     registered_at = models.DateTimeField()
-    # The last pass that reached the engine and the stream.
+    # The last pass that reached the engine and the stream, or its newest reading.
     last_seen_at = models.DateTimeField(null=True, blank=True)
     # The engine's events have been read up to here.
     events_read_until = models.DateTimeField(null=True, blank=True)
     # Why the last pass failed; empty when it did not.
     problem = models.CharField(max_length=500, blank=True, default="")
     problem_since = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["engine_id"],
+                condition=Q(is_active=True) & ~Q(engine_id=""),
+                name="engine_is_metered_as_one_host",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name

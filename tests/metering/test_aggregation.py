@@ -259,8 +259,9 @@ def test_lives_in_one_batch_do_not_touch_each_other() -> None:
     assert folded.readings["read_ms"].tolist() == [EDGE_MS + 1000, EDGE_MS, EDGE_MS + 3000]
 
 
-def test_growth_over_thirty_five_days_is_split_exactly() -> None:
-    days_ms = 35 * 24 * 3_600_000
+@pytest.mark.parametrize("days", [35, 36, 400])
+def test_growth_over_many_days_is_split_exactly(days: int) -> None:
+    days_ms = days * 24 * 3_600_000
     growth = 2**62
     folded = fold([Sample(LIFE, EDGE_MS + days_ms - 1, cpu_ns=growth)])
     expected = [
@@ -270,6 +271,15 @@ def test_growth_over_thirty_five_days_is_split_exactly() -> None:
     ]
     assert folded.usage["cpu_ns"].tolist() == expected
     assert sum(expected) == growth
+
+
+def test_a_last_reading_at_the_moment_of_the_end_counts() -> None:
+    end = Sample(LIFE, EDGE_MS + 1000, stopped=True)
+    reading = Sample(LIFE, EDGE_MS + 1000, cpu_ns=9, memory_bytes=1)
+    for samples in ([end, reading], [reading, end]):
+        folded = fold(samples)
+        assert folded.usage["cpu_ns"].tolist() == [9]
+        assert folded.usage["running_ms"].tolist() == [1000]
 
 
 def test_no_samples_give_no_usage() -> None:

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from metering.services import register_host
+from metering.services import HostRefusedError, register_host
 
 
 class Command(BaseCommand):
@@ -23,12 +23,15 @@ class Command(BaseCommand):
         parser.add_argument("--id", type=UUID, default=None, help="the host's UUID; new if absent")
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        """Register the host."""
-        host = register_host(
-            host_id=options["id"] or uuid4(),
-            name=options["name"],
-            endpoint=options["endpoint"],
-            now=datetime.now(UTC),
-        )
+        """Register the host. Raises CommandError."""
+        try:
+            host = register_host(
+                host_id=options["id"] or uuid4(),
+                name=options["name"],
+                endpoint=options["endpoint"],
+                now=datetime.now(UTC),
+            )
+        except HostRefusedError as error:
+            raise CommandError(str(error)) from None
         self.stdout.write(f"{host.name} is {host.pk}. Start its collecting worker:")
         self.stdout.write(f"celery -A soulbox worker -Q collect.{host.pk} -n collector@%h -c 2")
