@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -37,6 +38,7 @@ ENGINE_TIMEOUT_S = 3
 # True, and of no use to somebody who tries this on a machine of their own: Celery runs as root
 # where `make run` does, and static files come from the packages, not from a folder.
 EXPECTED_WARNINGS = ("You're running the worker with superuser privileges", "No directory at")
+_LEFT_TO_THE_MANAGER = (signal.SIGINT, signal.SIGTERM)
 STOPPED_BY_A_SIGNAL = {128 + signal.SIGINT, 128 + signal.SIGTERM}
 
 
@@ -126,7 +128,12 @@ def run_processes(child_environ: Mapping[str, str]) -> int:
     for name, command in procfile.processes.items():
         # Without a shell in between, which would not pass the signals on.
         manager.add_process(name, f"exec {command}", env=dict(child_environ), cwd=settings.BASE_DIR)
-    manager.loop()
+    with ExitStack() as on_error:
+        # When nobody reads what the processes say any more (`make run | head`), Python would
+        # wait for forks that wait to be read; ending outright makes the kernel end them.
+        on_error.callback(os._exit, 1)
+        manager.loop()
+        on_error.pop_all()
     return 0 if manager.returncode in STOPPED_BY_A_SIGNAL else manager.returncode or 1
 
 
@@ -141,6 +148,22 @@ class _Manager(Manager):  # type: ignore[misc]  # honcho has no types
             os._exit(0)
         super().terminate()
 
+    def _any_stopped(self) -> bool:
+        """Return whether a process has ended, also one whose fork was killed before it said so."""
+        for entry in self._processes.values():
+            fork = entry["process"]
+            if entry.get("returncode") is None and not fork.is_alive() and self.events.empty():
+                entry["returncode"] = fork.exitcode or 1
+        return bool(super()._any_stopped())
+
+
+def _become_command(fork: int) -> None:
+    """Undo what the fork ignores, and be told, not killed, when the fork ends."""
+    for number in _LEFT_TO_THE_MANAGER:
+        signal.signal(number, signal.SIG_DFL)
+    # A worker that is told finishes the task it has.
+    end_with_parent(fork, signal.SIGTERM)
+
 
 class _Process(process.Process):  # type: ignore[misc]  # honcho has no types
     """A process that ends with `run` itself, even when that is killed outright."""
@@ -151,10 +174,12 @@ class _Process(process.Process):  # type: ignore[misc]  # honcho has no types
 
     def run(self, *arguments: Any, **options: Any) -> None:
         """Run the command in this fork of the manager."""
+        # A fork that ended on Ctrl-C by itself could not say that its command has.
+        for number in _LEFT_TO_THE_MANAGER:
+            signal.signal(number, signal.SIG_IGN)
         end_with_parent(self._manager, signal.SIGKILL)
-        # The command is told, not killed: a worker finishes the task it has.
-        ask_to_end = partial(end_with_parent, os.getpid(), signal.SIGTERM)
-        self._child_ctor = partial(process.Popen, preexec_fn=ask_to_end)
+        become_command = partial(_become_command, os.getpid())
+        self._child_ctor = partial(process.Popen, preexec_fn=become_command)
         super().run(*arguments, **options)
 
 

@@ -167,6 +167,37 @@ def test_nothing_is_left_after_kill_9_and_the_next_run_has_the_same_logins(
         assert second.find(pattern) == first.find(pattern)
 
 
+def test_nothing_is_left_when_what_it_says_is_read_by_nobody_any_more(
+    start_run: Callable[[], Run],
+) -> None:
+    """As in `make run | head`."""
+    run = start_run()
+    run.wait_until_it_answers()
+    below = descendants(run.process.pid)
+    assert run.process.stdout is not None
+    run.process.stdout.close()
+    os.killpg(run.process.pid, signal.SIGINT)
+    run.process.wait()
+    for pid in below:
+        wait_for_end(pid)
+
+
+def test_a_process_killed_with_the_fork_that_watched_it_ends_the_run(
+    start_run: Callable[[], Run],
+) -> None:
+    """Else metering would stop while everything seems to run."""
+    run = start_run()
+    run.wait_until_it_answers()
+    below = descendants(run.process.pid)
+    beat = run.find(r"beat started \(pid=(\d+)\)")
+    fork = int(Path(f"/proc/{beat}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(fork, signal.SIGKILL)
+    run.process.communicate()
+    assert run.process.returncode != 0
+    for pid in below:
+        wait_for_end(pid)
+
+
 def test_a_port_that_is_taken_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -8,6 +8,7 @@ from django.core.management import CommandError, call_command
 from django.core.management.base import BaseCommand
 from django.db import connections
 
+from metering.services import HostRefusedError
 from soulbox import demo_data, environment, run
 from soulbox.demo_data import DemoLogins
 from soulbox.run import MeteredHost, NoFreePortError, Ports
@@ -32,7 +33,10 @@ class Command(BaseCommand):
         now = datetime.now(UTC)
         logins = demo_data.seed(now)
         host = run.find_host(demo_data.ACCOUNT_ID)
-        run.meter_host(host, now=now)
+        try:
+            run.meter_host(host, now=now)
+        except HostRefusedError as error:
+            raise CommandError(str(error)) from None
         # The processes are forks; none may share this one's connection.
         connections.close_all()
         self.stdout.write(_welcome(ports, logins, host))
