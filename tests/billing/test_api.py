@@ -159,6 +159,12 @@ def test_invoices_come_by_page_newest_period_first(monkeypatch: pytest.MonkeyPat
     assert second["next"] is None
 
 
+@pytest.mark.parametrize("cursor", ["cD0lMDA=", "cD1hYmM=", "nonsense"])
+def test_a_cursor_that_no_page_gave_is_not_found(cursor: str) -> None:
+    key = key_of(open_account())
+    assert get(f"invoices?cursor={cursor}", key).status_code == 404
+
+
 def test_another_accounts_invoice_is_not_found() -> None:
     invoice = final_invoice(open_account("Ada"))
     other = key_of(open_account("Eve"))
