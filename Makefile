@@ -5,7 +5,7 @@ BIN := .venv/bin
 BENCHES := $(basename $(notdir $(wildcard bench/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check lint bench $(addprefix bench-,$(BENCHES)) reset requirements
+.PHONY: help run demo test properties check lint bench $(addprefix bench-,$(BENCHES)) reset requirements
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -19,6 +19,9 @@ demo: .venv/installed ## Bill a month of a simulated fleet and check every figur
 
 test: .venv/installed-dev ## Run the tests
 	@exec $(BIN)/pytest
+
+properties: .venv/installed-dev ## Run the property tests of the pure core, 2,000 examples each
+	@HYPOTHESIS_PROFILE=thorough exec $(BIN)/pytest --timeout=600 $(shell grep -l "^@given" -r tests)
 
 check: lint test ## Run everything that has to pass before a commit
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from urllib.parse import quote
 
+import hypothesis
 import psycopg
 import pytest
 from django.conf import settings
@@ -22,6 +24,12 @@ SEEDED_TABLES = {
     "billing_pricebookversion",
     "billing_price",
 }
+
+
+# Few examples keep the pure core's tests under two seconds; `make properties` runs many more.
+hypothesis.settings.register_profile("quick", max_examples=20)
+hypothesis.settings.register_profile("thorough", max_examples=2000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 def pytest_configure() -> None:
