@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -131,10 +131,16 @@ def run_processes(child_environ: Mapping[str, str]) -> int:
     with ExitStack() as on_error:
         # When nobody reads what the processes say any more (`make run | head`), Python would
         # wait for forks that wait to be read; ending outright makes the kernel end them.
-        on_error.callback(os._exit, 1)
+        on_error.push(_end_outright)
         manager.loop()
         on_error.pop_all()
     return 0 if manager.returncode in STOPPED_BY_A_SIGNAL else manager.returncode or 1
+
+
+def _end_outright(_kind: object, error: BaseException | None, _trace: object) -> None:
+    with suppress(OSError):
+        os.write(sys.stderr.fileno(), f"run ends: {error!r}\n".encode())
+    os._exit(1)
 
 
 class _Manager(Manager):  # type: ignore[misc]  # honcho has no types
@@ -144,9 +150,18 @@ class _Manager(Manager):  # type: ignore[misc]  # honcho has no types
         """End every process, and with that the loop."""
         if not self._all_started():
             # Honcho does not know all their numbers yet; the kernel ends them with this process.
-            sys.stdout.flush()
+            with suppress(RuntimeError):
+                sys.stdout.flush()
             os._exit(0)
         super().terminate()
+
+    def _system_print(self, data: str) -> None:
+        """Say something, unless a signal came in the middle of saying something else.
+
+        Python runs a signal's handler even inside a write, which it then refuses to enter again.
+        """
+        with suppress(RuntimeError):
+            super()._system_print(data)
 
     def _any_stopped(self) -> bool:
         """Return whether a process has ended, also one whose fork was killed before it said so."""
