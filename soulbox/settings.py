@@ -181,7 +181,8 @@ STREAM_TIMEOUT_S = 5
 
 BILLING_GRACE_MINUTES = environment.integer("BILLING_GRACE_MINUTES")
 
-# Celery. A message is a hint and the work list is a table: see docs/adr on the queues.
+# Celery. A message is a hint and the work list is a table, since Celery on Redis loses some
+# messages and runs others twice: whatever is not done is found again by the next sweep.
 
 _VISIBILITY_TIMEOUT_S = 300
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://").replace(
