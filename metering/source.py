@@ -1,10 +1,11 @@
-"""What a source of readings offers: the Docker engine, the simulator, others to come."""
+"""What a source of readings offers: the Docker engine, the kernel's files, the simulator."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 from metering.samples import State
@@ -12,17 +13,36 @@ from metering.samples import State
 SANDBOX_LABEL = "soulbox.sandbox_id"
 ACCOUNT_LABEL = "soulbox.account_id"
 
+UNKNOWN_GPUS = -1
+"""A container holds GPUs and how many nobody said: it asked for all of a host that tells none."""
+
 
 class SourceError(Exception):
     """The source could not be asked; the message says what and why. Nothing was read."""
 
 
+class Action(StrEnum):
+    """What an event says happened to a container, in the engine's own words."""
+
+    CREATE = "create"
+    START = "start"
+    KILL = "kill"
+    DIE = "die"
+    OOM = "oom"
+    PAUSE = "pause"
+    UNPAUSE = "unpause"
+    UPDATE = "update"
+    DESTROY = "destroy"
+
+
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """One container as a list shows it, without its times."""
+class ContainerEvent:
+    """One thing that happened to a container, in ns since 1970, with its labels at the time."""
 
     container_id: str
-    state: State
+    action: Action
+    at_ns: int
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +57,43 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """What a host has to give: a container without a limit may take all of it.
+
+    Cpus in millionths of one. `gpu_count` of None is not known.
+    """
+
+    cpu_micro: int
+    memory_bytes: int
+    gpu_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One container as a list shows it, without its times."""
+
+    container_id: str
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
 class Container:
     """One container as an inspection shows it.
 
-    `finished_at` is the end of its latest life, or for a running one that of the life before;
-    times are in ns since 1970, None when there is none. Limits of None are no limits.
+    `finished_ns` is the end of its latest life, or for a running one that of the life before;
+    times are in ns since 1970, None when there is none. Limits of None are no limits; cpus are
+    in millionths of one. `gpu_count` is of devices held, or UNKNOWN_GPUS.
     """
 
     container_id: str
-    labels: dict[str, str]
+    labels: Mapping[str, str]
     state: State
     started_ns: int | None
     finished_ns: int | None
     cpu_limit_nano: int | None = None
+    cpu_limit_micro: int | None = None
     memory_limit_bytes: int | None = None
+    gpu_count: int = 0
     network_unmetered: str = ""
 
 
@@ -59,7 +102,7 @@ class Reading:
     """One reading of one running container. A figure of None was not to be had.
 
     Counters are totals since the life began; `interfaces` maps a network interface to its
-    received and sent bytes.
+    received and sent bytes, `lo` left out.
     """
 
     container_id: str
@@ -69,14 +112,28 @@ class Reading:
     memory_limit_bytes: int = 0
     disk_read_bytes: int | None = None
     disk_write_bytes: int | None = None
-    interfaces: dict[str, tuple[int, int]] = field(default_factory=dict)
+    interfaces: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StorageReading:
+    """What one container takes up, running or stopped: its writable layer and its volumes.
+
+    A volume of several containers is in the reading of one of them.
+    """
+
+    container_id: str
+    read_ms: int
+    layer_bytes: int
+    volume_bytes: int = 0
 
 
 class Source(Protocol):
     """Where a host's readings come from. Every call may raise SourceError."""
 
-    def list_containers(self) -> list[Listed]:
-        """Return every container with a sandbox label, running or not."""
+    @property
+    def name(self) -> str:
+        """Return what gives the figures: engine, cgroup v1, cgroup v2 or simulator."""
 
     def clock(self) -> datetime:
         """Return the time it is now."""
@@ -84,11 +141,20 @@ class Source(Protocol):
     def engine_id(self) -> str:
         """Return the engine's own identity, empty when it has none."""
 
-    def changes_between(self, start: datetime, end: datetime) -> dict[str, Change]:
-        """Return the containers that started, ended, or were removed in `[start, end)`."""
+    def offer(self) -> Offer:
+        """Return what the host has to give."""
+
+    def list_containers(self) -> list[Listed]:
+        """Return every container with a sandbox label, running or not."""
+
+    def events_between(self, start: datetime, end: datetime) -> list[ContainerEvent]:
+        """Return what happened to containers with a sandbox label in `[start, end)`, in order."""
 
     def inspect(self, container_ids: Sequence[str]) -> list[Container]:
         """Return what is known of these containers; those that are gone are left out."""
 
     def read(self, container_ids: Sequence[str]) -> list[Reading]:
         """Return a reading of each container that runs; one that gave none is left out."""
+
+    def read_storage(self) -> list[StorageReading]:
+        """Return what each container with a sandbox label takes up. Slow: minutes apart."""
