@@ -7,35 +7,50 @@ that crosses a window's edge is cut into *pieces*, one a window.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from metering.period import WINDOW_MS
 from metering.readings import (
     ALL_COUNTERS,
+    ALLOCATED,
+    COUNTING,
     INTERFACE_COUNTERS,
     LIFE_COUNTERS,
     NETWORK_USAGE,
     NEVER,
+    STORAGE_USAGE,
     USAGE,
     Fold,
     Gap,
     Reset,
 )
-from metering.samples import Event, Known, Records, State
+from metering.samples import Event, Known, Missed, Records, State
 from metering.steps import Bools, Ints, Pieces, Steps, cut, find_steps, reduce_windows, share, sums
 
+_MISSED = {
+    Missed.COLLECTOR_DOWN: "collector_down",
+    Missed.CLOCK_SKEW: "clock_skew",
+    Missed.REJECTED: "rejected",
+    Missed.BATCH_LOST: "batch_lost",
+}
+_FIGURES = int(Known.CPU | Known.MEMORY | Known.DISK_READ | Known.DISK_WRITE)
 
-def fold_lives(samples: Records, holds_ms: Ints, readings: Records) -> Fold:
+
+def fold_lives(
+    samples: Records, holds_ms: Ints, readings: Records, missed: Ints | None = None
+) -> Fold:
     """Fold samples of any number of lives onto their last readings.
 
-    `holds_ms` says for each sample how long its gauges count. `readings` has one row for each
-    life, sorted by life. A sample that is not after its life's last reading is counted as out
-    of order and changes nothing else.
+    `holds_ms` says for each sample how long its gauges count, `missed` why nothing was measured
+    before it (samples.Missed). `readings` has one row for each life, sorted by life. A sample
+    that is not after its life's last reading is counted as out of order and changes nothing else.
     """
     # At one time a sample with figures wins over the bare end of a life.
     last_of_all = np.iinfo(np.int64).max
-    tie = np.where(samples["known"] == 0, last_of_all, samples["cpu_ns"])
-    steps = find_steps(samples, holds_ms, readings, key="life", tie=tie)
+    tie = np.where((samples["known"] & _FIGURES) == 0, last_of_all, samples["cpu_ns"])
+    steps = find_steps(samples, holds_ms, readings, key="life", tie=tie, missed=missed)
     pieces = cut(steps)
     usage = _empty_usage(pieces, readings, "life", USAGE)
     after = readings.copy()
@@ -43,8 +58,10 @@ def fold_lives(samples: Records, holds_ms: Ints, readings: Records) -> Fold:
     for counter, bit in LIFE_COUNTERS.items():
         known = (steps.rows["known"] & int(bit)) != 0
         resets += _fold_counter(counter, int(bit), known, pieces, readings, after, usage)
-    gaps = _fold_memory(pieces, readings, after, usage)
-    gaps += _tail_gaps(steps, readings)
+    state = _state_before(steps, readings)
+    gaps = _fold_memory(pieces, state, readings, after, usage)
+    _fold_allocated(pieces, state, readings, after, usage)
+    gaps += _tail_gaps(steps, state)
     gaps += [_reset_gap(reset) for reset in resets]
     _count_samples(pieces, after, usage)
     return Fold(usage, after, gaps, resets)
@@ -129,58 +146,149 @@ def _fold_counter(
     ]
 
 
-def _fold_memory(pieces: Pieces, readings: Records, after: Records, usage: Records) -> list[Gap]:
+def _fold_memory(
+    pieces: Pieces, state: Ints, readings: Records, after: Records, usage: Records
+) -> list[Gap]:
     """Add memory held over running time to `usage`; return the spans nothing could be held."""
     steps = pieces.steps
-    series, rows = steps.series, steps.rows
+    rows = steps.rows
     stopped = rows["state"] == State.STOPPED
     known = ((rows["known"] & int(Known.MEMORY)) != 0) & ~stopped
-    # The end of a life ends what is held, as a reading of nothing would.
-    values = np.where(known, rows["memory_bytes"], 0)
-    held_until = np.where(known, steps.end_ms + steps.holds_ms, steps.end_ms)
-    before, seen = steps.before(known | stopped)
-    memory = np.where(seen, values[before], readings["memory_bytes"][series])
-    held = np.where(seen, held_until[before], readings["memory_held_until_ms"][series])
-    running = _running(steps, readings)
-
-    step = pieces.step
-    running_ms = np.where(running[step], pieces.end_ms - pieces.start_ms, 0)
-    measured_ms = np.where(
-        running[step],
-        np.maximum(np.minimum(pieces.end_ms, held[step]) - pieces.start_ms, 0),
-        0,
+    counts = np.isin(state, COUNTING["memory_byte_ms"])
+    gauge = _Gauge(
+        name="memory",
+        amount="memory_bytes",
+        # The end of a life ends what is held, as a reading of nothing would.
+        known=known | stopped,
+        values=np.where(known, rows["memory_bytes"], 0),
+        held_until=np.where(known, steps.end_ms + steps.holds_ms, steps.end_ms),
     )
-    usage["running_ms"] = sums(running_ms, pieces)
-    usage["measured_ms"] = sums(measured_ms, pieces)
-    usage["memory_byte_ms"] = sums(memory[step] * measured_ms, pieces)
+    usage["running_ms"] = sums(_lasting(pieces, counts), pieces)
+    usage["memory_byte_ms"], usage["measured_ms"], gaps = _fold_gauge(
+        gauge, pieces, counts, readings, after
+    )
+    return gaps
 
-    newest, any_here = _newest(known | stopped, steps)
+
+@dataclass(frozen=True, slots=True)
+class _Gauge:
+    """A level: what each row says of it, and until when that holds unless another row says more."""
+
+    name: str
+    amount: str
+    known: Bools
+    values: Ints
+    held_until: Ints
+
+
+def _fold_gauge(
+    gauge: _Gauge, pieces: Pieces, counts: Bools, readings: Records, after: Records
+) -> tuple[Ints, Ints, list[Gap]]:
+    """Return level × time held and time held for each window, and where nothing was held.
+
+    `counts` says for each step whether the gauge counts in it. Moves its reading in `after`.
+    """
+    steps, step = pieces.steps, pieces.step
+    series, until_field = steps.series, f"{gauge.name}_held_until_ms"
+    before, seen = steps.before(gauge.known)
+    value = np.where(seen, gauge.values[before], readings[gauge.amount][series])
+    held = np.where(seen, gauge.held_until[before], readings[until_field][series])
+
+    measured_ms = np.maximum(np.minimum(pieces.end_ms, held[step]) - pieces.start_ms, 0)
+    measured_ms[~counts[step]] = 0
+
+    newest, any_here = _newest(gauge.known, steps)
     moved = series[steps.last][any_here]
-    after["memory_bytes"][moved] = values[newest[any_here]]
-    after["memory_held_until_ms"][moved] = held_until[newest[any_here]]
-    limits, limit_here = _newest(known, steps)
-    after["memory_limit_bytes"][series[steps.last][limit_here]] = rows["memory_limit_bytes"][
-        limits[limit_here]
-    ]
+    after[gauge.amount][moved] = gauge.values[newest[any_here]]
+    after[until_field][moved] = gauge.held_until[newest[any_here]]
 
-    unmeasured = np.flatnonzero(running & (steps.end_ms > np.maximum(held, steps.start_ms)))
-    return [
+    unmeasured = np.flatnonzero(counts & (steps.end_ms > np.maximum(held, steps.start_ms)))
+    gaps = [
         Gap(
-            life=int(rows["life"][i]),
-            meter="memory",
+            life=int(steps.rows["life"][i]),
+            meter=gauge.name,
             start_ms=int(max(held[i], steps.start_ms[i])),
             end_ms=int(steps.end_ms[i]),
-            reason="before_first_sample" if held[i] == NEVER else "held_too_long",
+            reason="before_first_sample" if held[i] == NEVER else _reason(steps, int(i)),
         )
         for i in unmeasured
     ]
+    return sums(value[step] * measured_ms, pieces), sums(measured_ms, pieces), gaps
 
 
-def _tail_gaps(steps: Steps, readings: Records) -> list[Gap]:
+def _reason(steps: Steps, row: int) -> str:
+    """Return why nothing was held up to a row: as its batch says, else only that it was long."""
+    return _MISSED.get(Missed(int(steps.missed[row])), "held_too_long")
+
+
+def _fold_allocated(
+    pieces: Pieces, state: Ints, readings: Records, after: Records, usage: Records
+) -> None:
+    """Add limits and devices over time to `usage`. What is allocated holds until told otherwise."""
+    steps, step = pieces.steps, pieces.step
+    known = (steps.rows["known"] & int(Known.ALLOCATION)) != 0
+    before, seen = steps.before(known)
+    newest, any_here = _newest(known, steps)
+    moved = steps.series[steps.last][any_here]
+    lasting = {
+        states: _lasting(pieces, np.isin(state, states))
+        for states in {COUNTING[quantity] for quantity in ALLOCATED}
+    }
+    for quantity, field in ALLOCATED.items():
+        values = steps.rows[field].astype(np.int64)
+        value = np.where(seen, values[before], readings[field][steps.series])
+        usage[quantity] = sums(value[step] * lasting[COUNTING[quantity]], pieces)
+        after[field][moved] = values[newest[any_here]]
+
+
+def _lasting(pieces: Pieces, counts: Bools) -> Ints:
+    """Return how long each piece is, 0 where its step does not count."""
+    lasting_ms: Ints = np.where(counts[pieces.step], pieces.end_ms - pieces.start_ms, 0)
+    return lasting_ms
+
+
+def fold_storage(
+    samples: Records, holds_ms: Ints, readings: Records, missed: Ints | None = None
+) -> Fold:
+    """Fold samples of storage onto their last readings, sorted by life.
+
+    It counts whether the life runs or not, until the container is gone.
+    """
+    is_gone = samples["is_gone"] != 0
+    # At one time the end wins: what is gone takes up nothing.
+    steps = find_steps(
+        samples, holds_ms, readings, key="life", tie=np.where(is_gone, 0, 1), missed=missed
+    )
+    pieces = cut(steps)
+    usage = _empty_usage(pieces, readings, "life", STORAGE_USAGE)
+    after = readings.copy()
+    rows = steps.rows
+    is_gone = rows["is_gone"] != 0
+    exists = _row_before(rows["is_gone"], readings["is_gone"], steps) == 0
+    gauge = _Gauge(
+        name="storage",
+        amount="storage_bytes",
+        known=np.ones(len(rows), np.bool_),
+        values=np.where(is_gone, 0, rows["layer_bytes"] + rows["volume_bytes"]),
+        held_until=np.where(is_gone, steps.end_ms, steps.end_ms + steps.holds_ms),
+    )
+    usage["existing_ms"] = sums(_lasting(pieces, exists), pieces)
+    usage["storage_byte_ms"], usage["measured_ms"], gaps = _fold_gauge(
+        gauge, pieces, exists, readings, after
+    )
+    usage["sample_count"] = sums(pieces.is_end.astype(np.int64), pieces)
+    ended = steps.series[steps.last]
+    after["read_ms"][ended] = steps.end_ms[steps.last]
+    after["is_gone"][ended] = rows["is_gone"][steps.last]
+    after["out_of_order_count"] += steps.dropped
+    return Fold(usage, after, gaps, [])
+
+
+def _tail_gaps(steps: Steps, state: Ints) -> list[Gap]:
     """Return the ends of lives that no reading covers: from the last reading to the stop."""
     rows = steps.rows
     unread = (rows["event"] == Event.STOPPED) & ((rows["known"] & ALL_COUNTERS) == 0)
-    tails = np.flatnonzero(unread & _running(steps, readings) & (steps.end_ms > steps.start_ms))
+    ran = np.isin(state, (State.RUNNING, State.PAUSED)) & (steps.end_ms > steps.start_ms)
     return [
         Gap(
             life=int(rows["life"][i]),
@@ -189,7 +297,7 @@ def _tail_gaps(steps: Steps, readings: Records) -> list[Gap]:
             end_ms=int(steps.end_ms[i]),
             reason="ended_between_readings",
         )
-        for i in tails
+        for i in np.flatnonzero(unread & ran)
     ]
 
 
@@ -210,14 +318,17 @@ def _count_samples(pieces: Pieces, after: Records, usage: Records) -> None:
     after["out_of_order_count"] += steps.dropped
 
 
-def _running(steps: Steps, readings: Records) -> Bools:
-    """Return whether the life ran, or was paused, from the reading before to each sample."""
-    index = np.arange(len(steps.rows))
-    state = np.where(
-        index > steps.first, steps.rows["state"][index - 1], readings["state"][steps.series]
-    )
-    running: Bools = (state == State.RUNNING) | (state == State.PAUSED)
-    return running
+def _state_before(steps: Steps, readings: Records) -> Ints:
+    """Return what each step's life was doing in it: its state as the row before left it."""
+    return _row_before(steps.rows["state"], readings["state"], steps)
+
+
+def _row_before(rows: Ints, readings: Ints, steps: Steps) -> Ints:
+    """Return for each row a figure of the row before it, or of its series' reading."""
+    index = np.arange(len(rows))
+    # The first row of all has itself before it here, and takes its reading's figure.
+    value: Ints = np.where(index > steps.first, rows[index - 1], readings[steps.series])
+    return value
 
 
 def _newest(known: Bools, steps: Steps) -> tuple[Ints, Bools]:

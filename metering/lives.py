@@ -13,9 +13,9 @@ from django.db.models import F
 
 from metering.models import AccountRegistration, Host, Life, LifeReading, Refusal, Sandbox
 from metering.period import from_ms, to_ms
-from metering.readings import new_life_reading
+from metering.readings import Allocation, new_life_reading
 from metering.samples import State, life_id
-from metering.source import ACCOUNT_LABEL, SANDBOX_LABEL, Container
+from metering.source import ACCOUNT_LABEL, SANDBOX_LABEL, UNKNOWN_GPUS, Container
 
 _SANDBOX_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _MS_NS = 10**6
@@ -145,8 +145,9 @@ def _life(
         started_at=from_ms(started_ms),
         counts_from_zero=started_ms >= to_ms(known_since),
         network_unmetered=container.network_unmetered,
-        cpu_limit_nano=container.cpu_limit_nano,
+        cpu_limit_micro=container.cpu_limit_micro,
         memory_limit_bytes=container.memory_limit_bytes,
+        gpu_count=_gpu_count(container.gpu_count, host),
         recorded_at=now,
     )
 
@@ -156,9 +157,28 @@ def _first_reading(life: Life) -> LifeReading:
         life.pk,
         started_ms=life.started_ns // _MS_NS,
         counts_from_zero=life.counts_from_zero,
+        allocation=allocation_of(life),
     )[0]
     columns = {name: int(reading[name]) for name in reading.dtype.names or () if name != "life"}
     return LifeReading(life=life, **columns)
+
+
+def allocation_of(life: Life) -> Allocation:
+    """Return what a life may take: its limits, and where it has none all its host offers."""
+    host = life.host
+    return Allocation(
+        cpu_limit_micro=_limit(life.cpu_limit_micro, host.cpu_micro),
+        memory_limit_bytes=_limit(life.memory_limit_bytes, host.memory_bytes),
+        gpu_count=life.gpu_count or 0,
+    )
+
+
+def _limit(limit: int | None, offered: int | None) -> int:
+    return limit if limit is not None else offered or 0
+
+
+def _gpu_count(held: int, host: Host) -> int | None:
+    return host.gpu_count if held == UNKNOWN_GPUS else held
 
 
 def read_labels(labels: Mapping[str, str]) -> tuple[UUID, str]:

@@ -19,6 +19,8 @@ class Meter(StrEnum):
     GPU = "gpu"
     DISK_READ = "disk_read"
     DISK_WRITE = "disk_write"
+    CPU_ALLOCATED = "cpu_allocated"
+    MEMORY_ALLOCATED = "memory_allocated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +49,8 @@ UNITS: dict[Meter, Unit] = {
     Meter.GPU: Unit("gpu_ms", "gpu_seconds", 1000),
     Meter.DISK_READ: Unit("disk_read_bytes", "disk_read_bytes", 1),
     Meter.DISK_WRITE: Unit("disk_write_bytes", "disk_write_bytes", 1),
+    Meter.CPU_ALLOCATED: Unit("cpu_allocated_ns", "cpu_allocated_seconds", 10**9),
+    Meter.MEMORY_ALLOCATED: Unit(
+        "memory_allocated_byte_ms", "memory_allocated_gb_seconds", GB * 1000
+    ),
 }

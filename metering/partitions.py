@@ -14,7 +14,7 @@ from psqlextra.partitioning import (
     PostgresTimePartitionSize,
 )
 
-from metering.models import NetworkUsageRecord, UsageRecord
+from metering.models import NetworkUsageRecord, StorageUsageRecord, UsageRecord
 
 # Samples up to 35 days old are accepted, so the two months before have theirs too.
 MONTHS_BEHIND = 2
@@ -50,7 +50,7 @@ def make_partitions(*, now: datetime) -> list[str]:
     plan = PostgresPartitioningManager(
         [
             PostgresPartitioningConfig(model=model, strategy=_Months(now))
-            for model in (UsageRecord, NetworkUsageRecord)
+            for model in (UsageRecord, NetworkUsageRecord, StorageUsageRecord)
         ]
     ).plan(using="owner", skip_delete=True)
     plan.apply(using="owner")

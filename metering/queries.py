@@ -13,12 +13,21 @@ from metering.models import (
     Life,
     LifeReading,
     NetworkUsageRecord,
+    StorageUsageRecord,
     StreamCursor,
     UsageRecord,
 )
 from metering.period import Period, from_ms
 
-_LIFE_METERS = (Meter.CPU, Meter.MEMORY, Meter.DISK_READ, Meter.DISK_WRITE)
+_LIFE_METERS = (
+    Meter.CPU,
+    Meter.MEMORY,
+    Meter.GPU,
+    Meter.DISK_READ,
+    Meter.DISK_WRITE,
+    Meter.CPU_ALLOCATED,
+    Meter.MEMORY_ALLOCATED,
+)
 _NETWORK_COLUMNS = {Meter.NETWORK_EGRESS: "tx_bytes", Meter.NETWORK_INGRESS: "rx_bytes"}
 
 # Passes are two seconds apart and folds fifteen; after these many something is wrong.
@@ -114,6 +123,9 @@ def usage_totals(account_id: UUID, period: Period) -> dict[Meter, int]:
     totals |= NetworkUsageRecord.objects.filter(
         in_period, interface__life__sandbox__account_id=account_id
     ).aggregate(**{meter.value: Sum(column) for meter, column in _NETWORK_COLUMNS.items()})
+    totals |= StorageUsageRecord.objects.filter(
+        in_period, life__sandbox__account_id=account_id
+    ).aggregate(**{Meter.STORAGE.value: Sum("storage_byte_ms")})
     return {Meter(name): int(total) for name, total in totals.items() if total}
 
 

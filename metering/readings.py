@@ -24,6 +24,21 @@ ALL_COUNTERS = int(Known.CPU | Known.DISK_READ | Known.DISK_WRITE)
 INTERFACE_COUNTERS = {"rx_bytes": 1, "tx_bytes": 2}
 ALL_INTERFACE_COUNTERS = 3
 
+# What counts in which state; the counters cannot grow where they do not count. Storage counts
+# as long as the container exists, whatever it does.
+COUNTING = {
+    "memory_byte_ms": (State.RUNNING, State.PAUSED),
+    "memory_allocated_byte_ms": (State.RUNNING, State.PAUSED),
+    "gpu_ms": (State.RUNNING, State.PAUSED),
+    "cpu_allocated_ns": (State.RUNNING,),
+}
+# Each is a fact of the life times the time it counts; a millionth of a cpu for 1 ms is 1 ns.
+ALLOCATED = {
+    "cpu_allocated_ns": "cpu_limit_micro",
+    "memory_allocated_byte_ms": "memory_limit_bytes",
+    "gpu_ms": "gpu_count",
+}
+
 # Where a life stands after its last reading; what the next batch goes on from.
 LIFE_READING = np.dtype(
     [("life", "<i8"), ("read_ms", "<i8")]
@@ -32,7 +47,9 @@ LIFE_READING = np.dtype(
         ("known", "<i8"),
         ("memory_bytes", "<i8"),
         ("memory_held_until_ms", "<i8"),
+        ("cpu_limit_micro", "<i8"),
         ("memory_limit_bytes", "<i8"),
+        ("gpu_count", "<i8"),
         ("state", "<i8"),
         ("sample_count", "<i8"),
         ("out_of_order_count", "<i8"),
@@ -43,11 +60,24 @@ INTERFACE_READING = np.dtype(
     + [(prefix + name, "<i8") for name in INTERFACE_COUNTERS for prefix in ("", "base_")]
     + [("known", "<i8")]
 )
+STORAGE_READING = np.dtype(
+    [
+        ("life", "<i8"),
+        ("read_ms", "<i8"),
+        ("storage_bytes", "<i8"),
+        ("storage_held_until_ms", "<i8"),
+        ("is_gone", "<i8"),
+        ("out_of_order_count", "<i8"),
+    ]
+)
 USAGE = np.dtype(
     [("life", "<i8"), ("window_ms", "<i8")]
     + [(prefix + name, "<i8") for name in LIFE_COUNTERS for prefix in ("", "opening_", "closing_")]
     + [
         ("memory_byte_ms", "<i8"),
+        ("cpu_allocated_ns", "<i8"),
+        ("memory_allocated_byte_ms", "<i8"),
+        ("gpu_ms", "<i8"),
         ("running_ms", "<i8"),
         ("measured_ms", "<i8"),
         ("sample_count", "<i8"),
@@ -63,6 +93,16 @@ NETWORK_USAGE = np.dtype(
         for prefix in ("", "opening_", "closing_")
     ]
     + [("sample_count", "<i8")]
+)
+STORAGE_USAGE = np.dtype(
+    [
+        ("life", "<i8"),
+        ("window_ms", "<i8"),
+        ("storage_byte_ms", "<i8"),
+        ("existing_ms", "<i8"),
+        ("measured_ms", "<i8"),
+        ("sample_count", "<i8"),
+    ]
 )
 
 
@@ -103,19 +143,47 @@ class Fold:
     resets: list[Reset]
 
 
-def new_life_reading(life: int, *, started_ms: int, counts_from_zero: bool) -> Records:
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """What a life may take: millionths of a cpu, bytes of memory, devices it holds."""
+
+    cpu_limit_micro: int = 0
+    memory_limit_bytes: int = 0
+    gpu_count: int = 0
+
+
+def new_life_reading(
+    life: int, *, started_ms: int, counts_from_zero: bool, allocation: Allocation | None = None
+) -> Records:
     """Return where a life stands before its first sample, an array of one.
 
     A life that began after its account and host were registered counts from zero. Any other
     has no base line yet: its first sample becomes that, and what was before is not billed.
     """
+    allocation = allocation or Allocation()
     reading = np.zeros(1, LIFE_READING)
     reading["life"] = life
     reading["read_ms"] = started_ms if counts_from_zero else NEVER
     reading["known"] = ALL_COUNTERS if counts_from_zero else 0
     reading["memory_held_until_ms"] = NEVER
     reading["state"] = State.RUNNING
+    for name in ALLOCATED.values():
+        reading[name] = getattr(allocation, name)
     return reading
+
+
+def new_storage_readings(
+    lives: npt.NDArray[np.int64], *, from_ms: npt.NDArray[np.int64]
+) -> Records:
+    """Return where the storage of lives stands before its first sample, a row for each life.
+
+    `from_ms` is when each began to count, or NEVER: then its first sample is where it begins.
+    """
+    readings = np.zeros(len(lives), STORAGE_READING)
+    readings["life"] = lives
+    readings["read_ms"] = from_ms
+    readings["storage_held_until_ms"] = NEVER
+    return readings
 
 
 def new_interface_readings(

@@ -10,7 +10,7 @@ from enum import IntEnum, IntFlag
 import numpy as np
 import numpy.typing as npt
 
-VERSION = 1
+VERSION = 2
 
 Records = npt.NDArray[np.void]
 """A one-dimensional array of records; which, its dtype says."""
@@ -23,10 +23,12 @@ class Known(IntFlag):
     MEMORY = 2
     DISK_READ = 4
     DISK_WRITE = 8
+    # The limits and the devices held: facts of the container, which hold until others are read.
+    ALLOCATION = 16
 
 
 class State(IntEnum):
-    """What the life was doing when it was read."""
+    """What the life was doing from this sample on. What counts in each is in readings.COUNTING."""
 
     RUNNING = 1
     PAUSED = 2
@@ -34,11 +36,26 @@ class State(IntEnum):
 
 
 class Event(IntEnum):
-    """Why the sample was taken. A STOPPED one may carry no figures, only the time of the end."""
+    """Why the sample was taken.
+
+    A STOPPED or a CHANGED one (another state, other limits) may carry no figures, only its time.
+    """
 
     PERIODIC = 1
     STARTED = 2
     STOPPED = 3
+    CHANGED = 4
+
+
+class Missed(IntEnum):
+    """Why nothing was measured before a batch. It explains the gaps that the batch ends."""
+
+    UNEXPLAINED = 0
+    COLLECTOR_DOWN = 1
+    CLOCK_SKEW = 2
+    REJECTED = 3
+    # Not sent: it is found where the numbers of batches have a hole.
+    BATCH_LOST = 4
 
 
 SAMPLE = np.dtype(
@@ -47,12 +64,17 @@ SAMPLE = np.dtype(
         ("read_ms", "<i8"),
         ("cpu_ns", "<i8"),
         ("memory_bytes", "<i8"),
-        ("memory_limit_bytes", "<i8"),
         ("disk_read_bytes", "<i8"),
         ("disk_write_bytes", "<i8"),
+        # What the life may take, in millionths of a cpu and bytes, and the devices it holds.
+        ("cpu_limit_micro", "<i8"),
+        ("memory_limit_bytes", "<i8"),
+        ("gpu_count", "<u2"),
         ("known", "<u2"),
         ("state", "u1"),
         ("event", "u1"),
+        # Whole words: an array of records is then as fast as one of columns.
+        ("padding", "V2"),
     ]
 )
 
@@ -68,8 +90,22 @@ INTERFACE_SAMPLE = np.dtype(
     ]
 )
 
-# Version, three bytes of padding, interval in ms, time of collection in ms, two record counts.
-_HEADER = struct.Struct("<B3xIqII")
+STORAGE_SAMPLE = np.dtype(
+    [
+        ("life", "<i8"),
+        ("read_ms", "<i8"),
+        ("layer_bytes", "<i8"),
+        ("volume_bytes", "<i8"),
+        # 1: the container is gone, or lives another life; this one takes up nothing any more.
+        ("is_gone", "<i8"),
+    ]
+)
+
+# Version, why nothing was measured before, two bytes of padding, two intervals in ms, time of
+# collection in ms, three record counts.
+_HEADER = struct.Struct("<BB2xIIqIII")
+_PARTS = (SAMPLE, INTERFACE_SAMPLE, STORAGE_SAMPLE)
+_MISSED = frozenset(Missed)
 
 
 class EncodingError(ValueError):
@@ -80,26 +116,35 @@ class EncodingError(ValueError):
 class Batch:
     """All samples one pass over a host gave.
 
-    `interval_ms` is the time to the next pass as it was planned; it bounds how long a gauge
-    is held. A batch without samples says that the host was looked at and ran nothing.
+    `interval_ms` is the time to the next pass as it was planned, `storage_interval_ms` that to
+    the next reading of storage; they bound how long a gauge is held. `collected_ms` of 0 is no
+    whole pass: it says nothing of the host's other lives. A batch without samples says that the
+    host was looked at and ran nothing.
     """
 
     collected_ms: int
     interval_ms: int
     samples: Records = field(default_factory=lambda: np.empty(0, SAMPLE))
     interfaces: Records = field(default_factory=lambda: np.empty(0, INTERFACE_SAMPLE))
+    storage: Records = field(default_factory=lambda: np.empty(0, STORAGE_SAMPLE))
+    storage_interval_ms: int = 0
+    missed: Missed = Missed.UNEXPLAINED
 
 
 def pack(batch: Batch) -> bytes:
     """Return the batch as bytes that `unpack` reads."""
     header = _HEADER.pack(
         VERSION,
+        batch.missed,
         batch.interval_ms,
+        batch.storage_interval_ms,
         batch.collected_ms,
         len(batch.samples),
         len(batch.interfaces),
+        len(batch.storage),
     )
-    return header + batch.samples.tobytes() + batch.interfaces.tobytes()
+    records = (batch.samples, batch.interfaces, batch.storage)
+    return header + b"".join(part.tobytes() for part in records)
 
 
 def unpack(packed: bytes) -> Batch:
@@ -108,16 +153,24 @@ def unpack(packed: bytes) -> Batch:
         raise EncodingError(f"batch version is {packed[:1].hex() or 'missing'}, not {VERSION:02x}")
     if len(packed) < _HEADER.size:
         raise EncodingError(f"batch of {len(packed)} bytes is shorter than its header")
-    _, interval_ms, collected_ms, samples, interfaces = _HEADER.unpack_from(packed)
-    samples_end = _HEADER.size + samples * SAMPLE.itemsize
-    end = samples_end + interfaces * INTERFACE_SAMPLE.itemsize
-    if len(packed) != end:
-        raise EncodingError(f"batch has {len(packed)} bytes, its header says {end}")
+    _, missed, interval_ms, storage_interval_ms, collected_ms, *counts = _HEADER.unpack_from(packed)
+    starts = [_HEADER.size]
+    for dtype, count in zip(_PARTS, counts, strict=True):
+        starts.append(starts[-1] + dtype.itemsize * count)
+    if len(packed) != starts[-1]:
+        raise EncodingError(f"batch has {len(packed)} bytes, its header says {starts[-1]}")
+    samples, interfaces, storage = (
+        np.frombuffer(packed, dtype, count, start)
+        for dtype, count, start in zip(_PARTS, counts, starts, strict=False)
+    )
     return Batch(
         collected_ms=collected_ms,
         interval_ms=interval_ms,
-        samples=np.frombuffer(packed, SAMPLE, samples, _HEADER.size),
-        interfaces=np.frombuffer(packed, INTERFACE_SAMPLE, interfaces, samples_end),
+        samples=samples,
+        interfaces=interfaces,
+        storage=storage,
+        storage_interval_ms=storage_interval_ms,
+        missed=Missed(missed) if missed in _MISSED else Missed.UNEXPLAINED,
     )
 
 

@@ -29,6 +29,7 @@ class Steps:
 
     rows: Records
     holds_ms: Ints
+    missed: Ints
     series: Ints
     first: Ints
     last: Ints
@@ -61,7 +62,13 @@ class Pieces:
 
 
 def find_steps(
-    samples: Records, holds_ms: Ints, readings: Records, *, key: str, tie: Ints
+    samples: Records,
+    holds_ms: Ints,
+    readings: Records,
+    *,
+    key: str,
+    tie: Ints,
+    missed: Ints | None = None,
 ) -> Steps:
     """Sort the samples, drop those not after the reading before them, and find the spans.
 
@@ -85,6 +92,7 @@ def find_steps(
     return Steps(
         rows=samples[order],
         holds_ms=holds_ms[order],
+        missed=np.zeros(len(order), np.int64) if missed is None else missed[order],
         series=series,
         first=first,
         last=np.append(firsts[1:], len(series))[: len(firsts)] - 1,

@@ -28,7 +28,9 @@ _RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 """
 
-PAGE_ENTRIES = 100
+# A page is as many entries as make about this much, so that a page of large ones fits.
+PAGE_BYTES = 8 * 2**20
+PAGE_ENTRIES = 200
 COLLECTING_LIMIT_S = 30
 
 
@@ -76,11 +78,10 @@ def read_after(host_id: UUID, entry_id: str, *, limit: int) -> Iterator[Entry]:
 
     Raises StreamUnavailableError.
     """
+    size = 1
     while limit > 0:
         try:
-            page = _redis().xrange(
-                _stream_key(host_id), f"({entry_id}", "+", min(limit, PAGE_ENTRIES)
-            )
+            page = _redis().xrange(_stream_key(host_id), f"({entry_id}", "+", min(limit, size))
         except redis.RedisError as error:
             raise StreamUnavailableError(f"Redis did not give the stream: {error}") from error
         if not page:
@@ -89,6 +90,8 @@ def read_after(host_id: UUID, entry_id: str, *, limit: int) -> Iterator[Entry]:
             entry_id = raw_id.decode()
             yield Entry(entry_id, int(fields[b"n"]), fields[b"b"])
         limit -= len(page)
+        largest = max(len(fields[b"b"]) for _, fields in page)
+        size = min(max(PAGE_BYTES // max(largest, 1), 1), PAGE_ENTRIES)
 
 
 @contextmanager

@@ -2,12 +2,19 @@
 
 from metering.models.evidence import CounterReset, Gap, LateUsage, Refusal
 from metering.models.hosts import AccountRegistration, Host, StreamCursor
-from metering.models.lives import InterfaceReading, Life, LifeReading, Sandbox
-from metering.models.usage import NetworkUsageRecord, UsageRecord, UsageRow
+from metering.models.lives import InterfaceReading, Life, LifeReading, Sandbox, StorageReading
+from metering.models.summaries import DailyUsageSummary, TouchedDay
+from metering.models.usage import (
+    NetworkUsageRecord,
+    StorageUsageRecord,
+    UsageRecord,
+    UsageRow,
+)
 
 __all__ = [
     "AccountRegistration",
     "CounterReset",
+    "DailyUsageSummary",
     "Gap",
     "Host",
     "InterfaceReading",
@@ -17,7 +24,10 @@ __all__ = [
     "NetworkUsageRecord",
     "Refusal",
     "Sandbox",
+    "StorageReading",
+    "StorageUsageRecord",
     "StreamCursor",
+    "TouchedDay",
     "UsageRecord",
     "UsageRow",
 ]

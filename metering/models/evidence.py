@@ -17,9 +17,16 @@ class Gap(models.Model):
         HELD_TOO_LONG = "held_too_long"
         ENDED_BETWEEN_READINGS = "ended_between_readings"
         COUNTER_FELL = "counter_fell"
+        COLLECTOR_DOWN = "collector_down"
+        CLOCK_SKEW = "clock_skew"
+        REJECTED = "rejected"
+        HOST_SILENT = "host_silent"
+        LIMITS_UNKNOWN = "limits_unknown"
+        BATCH_LOST = "batch_lost"
 
     life = models.ForeignKey(Life, on_delete=models.PROTECT, related_name="gaps")
-    # memory, counters (all of them), or the counter that fell
+    # memory, storage, gpu, allocated, counters (all of them), or the counter that fell; life:
+    # nobody knows whether it ran
     meter = models.CharField(max_length=32)
     start = models.DateTimeField()
     end = models.DateTimeField()
@@ -104,6 +111,8 @@ class Refusal(models.Model):
         LIFE_UNKNOWN = "life_unknown"
         SAMPLE_UNBELIEVABLE = "sample_unbelievable"
         BATCH_UNREADABLE = "batch_unreadable"
+        BATCH_UNFOLDABLE = "batch_unfoldable"
+        CLOCK_SKEWED = "clock_skewed"
 
     host = models.ForeignKey(Host, on_delete=models.PROTECT, related_name="refusals")
     reason = models.CharField(max_length=32, choices=Reason)

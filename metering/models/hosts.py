@@ -23,12 +23,20 @@ class Host(models.Model):
 
     id = models.UUIDField(primary_key=True)
     name = models.CharField(max_length=64, unique=True)
-    # unix:///path, tcp://host:port, or simulator:?account=UUID
+    # unix:///path, tcp://host:port, simulator:?account=UUID; api: its samples are sent to us.
     endpoint = models.CharField(max_length=500)
     is_active = models.BooleanField(default=True)
     # The engine's own identity, taken from it by the first pass; empty for a simulator.
     engine_id = models.CharField(max_length=128, blank=True, default="")
+    # What its figures come from: engine, cgroup v1, cgroup v2, simulator or api.
+    source = models.CharField(max_length=16, blank=True, default="")
+    # What it offers a sandbox without limits; null until a pass has asked. Millionths of a cpu.
+    cpu_micro = models.BigIntegerField(null=True, blank=True)
+    memory_bytes = models.BigIntegerField(null=True, blank=True)
+    gpu_count = models.PositiveIntegerField(null=True, blank=True)
     registered_at = models.DateTimeField()
+    # Passes over it so far; a sandbox with a longer interval is read in every so manieth.
+    pass_count = models.BigIntegerField(default=0)
     # The last pass that reached the engine and the stream, or its newest reading.
     last_seen_at = models.DateTimeField(null=True, blank=True)
     # The engine's events have been read up to here.
@@ -36,6 +44,10 @@ class Host(models.Model):
     # Why the last pass failed; empty when it did not.
     problem = models.CharField(max_length=500, blank=True, default="")
     problem_since = models.DateTimeField(null=True, blank=True)
+    # How far its clock was ahead of ours at the last pass; null: not known.
+    clock_offset_ms = models.BigIntegerField(null=True, blank=True)
+    # Storage was last read then.
+    storage_read_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints = [

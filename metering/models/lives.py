@@ -13,6 +13,8 @@ class Sandbox(models.Model):
         AccountRegistration, on_delete=models.PROTECT, related_name="sandboxes"
     )
     sandbox_id = models.CharField(max_length=128)
+    # Seconds between two readings of it; null is the installation's own interval.
+    interval_s = models.PositiveIntegerField(null=True, blank=True)
     recorded_at = models.DateTimeField()
 
     class Meta:
@@ -41,20 +43,28 @@ class Life(models.Model):
     id = models.BigIntegerField(primary_key=True)
     sandbox = models.ForeignKey(Sandbox, on_delete=models.PROTECT, related_name="lives")
     host = models.ForeignKey(Host, on_delete=models.PROTECT, related_name="lives")
-    # For Docker: the 64 hex digits of the container, a slash, StartedAt in ns.
+    # For Docker: the 64 hex digits of the container, a slash, StartedAt in ns. For other
+    # runtimes whatever they call it.
     key = models.CharField(max_length=200)
     container_id = models.CharField(max_length=128)
     started_ns = models.BigIntegerField()
     started_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True, blank=True)
+    # The container was removed, or began another life: nothing is stored for this one any more.
+    gone_at = models.DateTimeField(null=True, blank=True)
+    # The kernel last ended a process of it for want of memory.
+    oom_at = models.DateTimeField(null=True, blank=True)
     # False: it began before its host or account was known; its first sample is the base line.
     counts_from_zero = models.BooleanField()
     network_unmetered = models.CharField(
         max_length=16, choices=NetworkUnmetered, blank=True, default=""
     )
-    # Limits as set; null is no limit.
-    cpu_limit_nano = models.BigIntegerField(null=True, blank=True)
+    # Limits as set; null is no limit: then all that the host offers is allocated. In
+    # millionths of a cpu.
+    cpu_limit_micro = models.BigIntegerField(null=True, blank=True)
     memory_limit_bytes = models.BigIntegerField(null=True, blank=True)
+    # Devices held; null: it holds some, and how many is not known.
+    gpu_count = models.IntegerField(null=True, blank=True, default=0)
     recorded_at = models.DateTimeField()
 
     class Meta:
@@ -68,6 +78,9 @@ class Life(models.Model):
         ]
         indexes = [
             models.Index(fields=["host", "container_id"], name="life_by_container"),
+            models.Index(
+                fields=["host"], condition=Q(gone_at__isnull=True), name="life_that_is_not_gone"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -95,7 +108,10 @@ class LifeReading(models.Model):
     known = models.BigIntegerField()
     memory_bytes = models.BigIntegerField()
     memory_held_until_ms = models.BigIntegerField()
+    # What is allocated to it: as limited, or as the host offers.
+    cpu_limit_micro = models.BigIntegerField()
     memory_limit_bytes = models.BigIntegerField()
+    gpu_count = models.BigIntegerField()
     # samples.State
     state = models.BigIntegerField()
     sample_count = models.BigIntegerField()
@@ -126,3 +142,21 @@ class InterfaceReading(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class StorageReading(models.Model):
+    """Where the storage of a life stands. It goes on after the life, until the container goes."""
+
+    life = models.OneToOneField(
+        Life, on_delete=models.PROTECT, primary_key=True, related_name="storage"
+    )
+    # -1: no reading yet.
+    read_ms = models.BigIntegerField()
+    storage_bytes = models.BigIntegerField()
+    storage_held_until_ms = models.BigIntegerField()
+    # 1: the container is gone.
+    is_gone = models.BigIntegerField()
+    out_of_order_count = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return f"storage of {self.life_id}"

@@ -29,6 +29,10 @@ class UsageRecord(PostgresPartitionedModel):
     opening_disk_write_bytes = models.BigIntegerField()
     closing_disk_write_bytes = models.BigIntegerField()
     memory_byte_ms = models.BigIntegerField()
+    # Limits and devices over time, whatever was used of them.
+    cpu_allocated_ns = models.BigIntegerField()
+    memory_allocated_byte_ms = models.BigIntegerField()
+    gpu_ms = models.BigIntegerField()
     # Time the life ran, and the part of it in which its memory was measured.
     running_ms = models.BigIntegerField()
     measured_ms = models.BigIntegerField()
@@ -49,6 +53,12 @@ class UsageRecord(PostgresPartitionedModel):
                 & Q(disk_write_bytes__gte=0)
                 & Q(memory_byte_ms__gte=0),
                 name="usage_is_never_negative",
+            ),
+            models.CheckConstraint(
+                condition=Q(cpu_allocated_ns__gte=0)
+                & Q(memory_allocated_byte_ms__gte=0)
+                & Q(gpu_ms__gte=0),
+                name="allocation_is_never_negative",
             ),
             models.CheckConstraint(
                 condition=Q(measured_ms__gte=0)
@@ -94,6 +104,41 @@ class NetworkUsageRecord(PostgresPartitionedModel):
         return f"{self.interface_id} at {self.window_start:%Y-%m-%d %H:%M}"
 
 
+class StorageUsageRecord(PostgresPartitionedModel):
+    """What one life's container took up in one window, running or not, with its volumes."""
+
+    pk = models.CompositePrimaryKey("life_id", "window_start")
+    life = models.ForeignKey(
+        Life, on_delete=models.PROTECT, related_name="storage_records", db_index=False
+    )
+    window_start = models.DateTimeField()
+    storage_byte_ms = models.BigIntegerField()
+    # Time the container existed with this life, and the part of it in which it was measured.
+    existing_ms = models.BigIntegerField()
+    measured_ms = models.BigIntegerField()
+    sample_count = models.BigIntegerField()
+
+    class PartitioningMeta:
+        method = PostgresPartitioningMethod.RANGE
+        key = ["window_start"]
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(storage_byte_ms__gte=0), name="storage_usage_is_never_negative"
+            ),
+            models.CheckConstraint(
+                condition=Q(measured_ms__gte=0)
+                & Q(measured_ms__lte=models.F("existing_ms"))
+                & Q(existing_ms__lte=15 * 60 * 1000),
+                name="a_window_holds_its_existing_time_and_that_what_was_measured",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.life_id} at {self.window_start:%Y-%m-%d %H:%M}"
+
+
 class UsageRow(models.Model):
     """A usage record with its network, for people to look at: a view, not a table.
 
@@ -110,6 +155,10 @@ class UsageRow(models.Model):
     network_rx_bytes = models.BigIntegerField()
     disk_read_bytes = models.BigIntegerField()
     disk_write_bytes = models.BigIntegerField()
+    cpu_allocated_ns = models.BigIntegerField()
+    memory_allocated_byte_ms = models.BigIntegerField()
+    gpu_ms = models.BigIntegerField()
+    storage_byte_ms = models.BigIntegerField()
     opening_cpu_ns = models.BigIntegerField()
     closing_cpu_ns = models.BigIntegerField()
     running_ms = models.BigIntegerField()

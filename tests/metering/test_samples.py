@@ -34,8 +34,8 @@ def test_a_batch_without_samples_keeps_its_time() -> None:
     ("packed", "complaint"),
     [
         (b"", "missing"),
-        (b"\x02" + bytes(40), "version is 02"),
-        (b"\x01\x00", "shorter than its header"),
+        (b"\x01" + bytes(40), "version is 01"),
+        (b"\x02\x00", "shorter than its header"),
         (pack(Batch(1, 2, np.zeros(2, SAMPLE)))[:-1], "its header says"),
         (pack(Batch(1, 2)) + b"x", "its header says"),
     ],
