@@ -71,7 +71,10 @@ class CounterReset(models.Model):
 
 
 class LateUsage(models.Model):
-    """Growth in a window that was frozen before it was known; billed as an adjustment."""
+    """Growth in a window that was frozen before it was known; billed as an adjustment.
+
+    Negative where a frozen window turned out to hold too much.
+    """
 
     life = models.ForeignKey(Life, on_delete=models.PROTECT, related_name="late_usage")
     # Empty, or the network interface's name.
@@ -89,9 +92,7 @@ class LateUsage(models.Model):
                 fields=["life", "interface", "quantity_name", "window_start"],
                 name="late_usage_of_a_window_in_one_row",
             ),
-            models.CheckConstraint(
-                condition=Q(quantity__gt=0), name="late_usage_is_more_than_nothing"
-            ),
+            models.CheckConstraint(condition=~Q(quantity=0), name="late_usage_is_not_nothing"),
         ]
 
     def __str__(self) -> str:
