@@ -7,7 +7,7 @@ from django.db import transaction
 
 from metering.models import AccountRegistration, Host, StreamCursor
 
-ENDPOINT_SCHEMES = ("unix", "tcp", "http", "https", "ssh", "simulator")
+ENDPOINT_SCHEMES = ("unix", "tcp", "http", "https", "simulator")
 
 
 def register_account(*, account_id: UUID, time_zone: str, registered_at: datetime) -> None:

@@ -41,7 +41,7 @@ VARIABLES: dict[str, Variable] = {
         Variable("FLOWER_PORT", "5555", "Port of Flower started by `make run`."),
         Variable("METERING_INTERVAL", "2", "Seconds between two readings of a sandbox."),
         Variable("METERING_HOST_ID", "", "UUID of the host a collecting worker serves."),
-        Variable("METERING_CONCURRENCY", "64", "Engine calls in flight at once, for a host."),
+        Variable("METERING_CONCURRENCY", "512", "Engine calls in flight at once, for a host."),
         Variable("METERING_CALL_TIMEOUT", "5", "Seconds one call to the engine may take."),
         Variable("METERING_STREAM_RETENTION", "24", "Hours a folded batch stays in its stream."),
         Variable("DOCKER_HOST", "unix:///var/run/docker.sock", "The engine `make run` meters."),
