@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
 
 from metering.meters import GB, Meter
-from metering.period import Period, to_ms
+from metering.period import MILLISECOND, Period, to_ms
 from metering.samples import State
 from metering.source import (
     ACCOUNT_LABEL,
     SANDBOX_LABEL,
-    Change,
+    Action,
     Container,
+    ContainerEvent,
+    Events,
     Listed,
+    Offer,
     Reading,
     SourceError,
+    StorageReading,
 )
 
 SCHEME = "simulator:"
 _MS_NS = 10**6
 _INTERFACE = "eth0"
+OFFER = Offer(cpu_micro=8 * 10**6, memory_bytes=32 * GB, gpu_count=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,14 @@ class SimulatedSandbox:
     tx_bytes_per_ms: int = 0
     rx_bytes_per_ms: int = 0
     disk_write_bytes_per_ms: int = 0
+    storage_bytes: int = 0
+    cpu_limit_micro: int | None = None
+    memory_limit_bytes: int | None = None
+    gpu_count: int = 0
+    # It does nothing in between, and counts nothing but what it holds.
+    paused: tuple[datetime, datetime] | None = None
+    # The container goes then; None: it stays when it has ended.
+    removed_at: datetime | None = None
 
     def alive_ms(self, period: Period) -> int:
         """Return the milliseconds of `period` in which it ran."""
@@ -49,15 +62,27 @@ class SimulatedSandbox:
         end = min(self.ended_at or period.end, period.end)
         return max(to_ms(end) - to_ms(start), 0)
 
+    def paused_ms(self, period: Period) -> int:
+        """Return the milliseconds of `period` in which it was paused."""
+        if self.paused is None:
+            return 0
+        start, end = self.paused
+        shared = min(end, period.end) - max(start, period.start)
+        return max(shared // MILLISECOND, 0)
+
     def usage(self, period: Period) -> dict[Meter, int]:
-        """Return what it uses in `period`, in base units: rate × time."""
-        ms = self.alive_ms(period)
+        """Return what it uses in `period` while it lives, in base units: rate × time."""
+        alive_ms = self.alive_ms(period)
+        busy_ms = alive_ms - self.paused_ms(period)
         return {
-            Meter.CPU: self.cpu_ns_per_ms * ms,
-            Meter.MEMORY: self.memory_bytes * ms,
-            Meter.NETWORK_EGRESS: self.tx_bytes_per_ms * ms,
-            Meter.NETWORK_INGRESS: self.rx_bytes_per_ms * ms,
-            Meter.DISK_WRITE: self.disk_write_bytes_per_ms * ms,
+            Meter.CPU: self.cpu_ns_per_ms * busy_ms,
+            Meter.MEMORY: self.memory_bytes * alive_ms,
+            Meter.NETWORK_EGRESS: self.tx_bytes_per_ms * busy_ms,
+            Meter.NETWORK_INGRESS: self.rx_bytes_per_ms * busy_ms,
+            Meter.DISK_WRITE: self.disk_write_bytes_per_ms * busy_ms,
+            Meter.GPU: self.gpu_count * alive_ms,
+            Meter.CPU_ALLOCATED: (self.cpu_limit_micro or OFFER.cpu_micro) * busy_ms,
+            Meter.MEMORY_ALLOCATED: (self.memory_limit_bytes or OFFER.memory_bytes) * alive_ms,
         }
 
 
@@ -78,31 +103,39 @@ class Simulator:
         return [
             Listed(sandbox.container_id, _state(sandbox, now))
             for sandbox in self.sandboxes
-            if sandbox.started_at <= now
+            if sandbox.started_at <= now and not _is_removed(sandbox, now)
         ]
+
+    @property
+    def name(self) -> str:
+        """Return what gives the figures."""
+        return "simulator"
 
     def engine_id(self) -> str:
         """Return nothing: a simulator is whatever it is set up to be."""
         return ""
 
-    def changes_between(self, start: datetime, end: datetime) -> dict[str, Change]:
-        """Return the sandboxes that started or ended in `[start, end)`, and when."""
-        changes: dict[str, Change] = {}
-        for sandbox in self.sandboxes:
-            if start <= sandbox.started_at < end:
-                changes[sandbox.container_id] = Change(_ns(sandbox.started_at), None)
-            if sandbox.ended_at is not None and start <= sandbox.ended_at < end:
-                ended_ns = _ns(sandbox.ended_at)
-                changes[sandbox.container_id] = Change(ended_ns, ended_ns)
-        return changes
+    def offer(self) -> Offer:
+        """Return what a sandbox without limits may take."""
+        return OFFER
+
+    def events_between(self, start: datetime, end: datetime) -> Events:
+        """Return which sandboxes started, paused, went on, ended or went in `[start, end)`."""
+        happened = [
+            ContainerEvent(sandbox.container_id, action, _ns(at), _labels(sandbox))
+            for sandbox in self.sandboxes
+            for action, at in _history(sandbox)
+            if start <= at < end
+        ]
+        return Events(tuple(sorted(happened, key=lambda event: event.at_ns)))
 
     def inspect(self, container_ids: Sequence[str]) -> list[Container]:
         """Return these sandboxes as containers."""
         now = self.clock()
         return [
-            _container(self._by_id[container_id], now)
+            _container(sandbox, now)
             for container_id in container_ids
-            if container_id in self._by_id
+            if (sandbox := self._by_id.get(container_id)) and not _is_removed(sandbox, now)
         ]
 
     def read(self, container_ids: Sequence[str]) -> list[Reading]:
@@ -111,7 +144,16 @@ class Simulator:
         return [
             _reading(self._by_id[container_id], now)
             for container_id in container_ids
-            if _state(self._by_id[container_id], now) is State.RUNNING
+            if _state(self._by_id[container_id], now) is not State.STOPPED
+        ]
+
+    def read_storage(self) -> list[StorageReading]:
+        """Return what each sandbox that exists takes up now."""
+        now = self.clock()
+        return [
+            StorageReading(sandbox.container_id, to_ms(now), sandbox.storage_bytes)
+            for sandbox in self.sandboxes
+            if sandbox.started_at <= now and not _is_removed(sandbox, now)
         ]
 
 
@@ -131,6 +173,10 @@ def fleet_of(endpoint: str, *, started_at: datetime) -> Simulator:
             tx_bytes_per_ms=number * 10,
             rx_bytes_per_ms=number * 40,
             disk_write_bytes_per_ms=number * 100,
+            storage_bytes=number * GB // 8,
+            cpu_limit_micro=number * 500_000,
+            memory_limit_bytes=number * GB,
+            gpu_count=number // 4,
         )
         for account in accounts
         for number in range(1, 5)
@@ -142,9 +188,30 @@ def _ns(moment: datetime) -> int:
     return to_ms(moment) * _MS_NS
 
 
+def _history(sandbox: SimulatedSandbox) -> Iterator[tuple[Action, datetime]]:
+    yield Action.START, sandbox.started_at
+    if sandbox.paused:
+        yield Action.PAUSE, sandbox.paused[0]
+        yield Action.UNPAUSE, sandbox.paused[1]
+    if sandbox.ended_at:
+        yield Action.DIE, sandbox.ended_at
+    if sandbox.removed_at:
+        yield Action.DESTROY, sandbox.removed_at
+
+
 def _state(sandbox: SimulatedSandbox, now: datetime) -> State:
-    ended = sandbox.ended_at is not None and sandbox.ended_at <= now
-    return State.STOPPED if ended else State.RUNNING
+    if sandbox.ended_at is not None and sandbox.ended_at <= now:
+        return State.STOPPED
+    is_paused = sandbox.paused is not None and sandbox.paused[0] <= now < sandbox.paused[1]
+    return State.PAUSED if is_paused else State.RUNNING
+
+
+def _is_removed(sandbox: SimulatedSandbox, now: datetime) -> bool:
+    return sandbox.removed_at is not None and sandbox.removed_at <= now
+
+
+def _labels(sandbox: SimulatedSandbox) -> dict[str, str]:
+    return {SANDBOX_LABEL: sandbox.sandbox_id, ACCOUNT_LABEL: sandbox.account_id}
 
 
 def _container(sandbox: SimulatedSandbox, now: datetime) -> Container:
@@ -152,18 +219,19 @@ def _container(sandbox: SimulatedSandbox, now: datetime) -> Container:
     ended_at = sandbox.ended_at if state is State.STOPPED else None
     return Container(
         container_id=sandbox.container_id,
-        labels={
-            SANDBOX_LABEL: sandbox.sandbox_id,
-            ACCOUNT_LABEL: sandbox.account_id,
-        },
+        labels=_labels(sandbox),
         state=state,
         started_ns=_ns(sandbox.started_at),
         finished_ns=_ns(ended_at) if ended_at else None,
+        cpu_limit_micro=sandbox.cpu_limit_micro,
+        memory_limit_bytes=sandbox.memory_limit_bytes,
+        gpu_count=sandbox.gpu_count,
     )
 
 
 def _reading(sandbox: SimulatedSandbox, now: datetime) -> Reading:
-    ms = to_ms(now) - to_ms(sandbox.started_at)
+    so_far = Period(sandbox.started_at, now) if now > sandbox.started_at else None
+    ms = sandbox.alive_ms(so_far) - sandbox.paused_ms(so_far) if so_far else 0
     return Reading(
         container_id=sandbox.container_id,
         read_ms=to_ms(now),

@@ -46,14 +46,15 @@ class ContainerEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """When a container last began or ended a life, and when it last ended one, in ns.
+class Events:
+    """What happened in a span of time, in order.
 
-    `died_ns` is None when it has not ended one in the time asked for.
+    `is_complete` is False when more may have happened than the engine remembered: then only
+    inspections tell which lives there are now.
     """
 
-    changed_ns: int
-    died_ns: int | None
+    seen: tuple[ContainerEvent, ...] = ()
+    is_complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +91,12 @@ class Container:
     state: State
     started_ns: int | None
     finished_ns: int | None
-    cpu_limit_nano: int | None = None
     cpu_limit_micro: int | None = None
     memory_limit_bytes: int | None = None
     gpu_count: int = 0
     network_unmetered: str = ""
+    # False: nobody could be asked, only events tell of it.
+    is_inspected: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,6 @@ class Reading:
     read_ms: int
     cpu_ns: int | None = None
     memory_bytes: int | None = None
-    memory_limit_bytes: int = 0
     disk_read_bytes: int | None = None
     disk_write_bytes: int | None = None
     interfaces: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -147,8 +148,8 @@ class Source(Protocol):
     def list_containers(self) -> list[Listed]:
         """Return every container with a sandbox label, running or not."""
 
-    def events_between(self, start: datetime, end: datetime) -> list[ContainerEvent]:
-        """Return what happened to containers with a sandbox label in `[start, end)`, in order."""
+    def events_between(self, start: datetime, end: datetime) -> Events:
+        """Return what happened to containers with a sandbox label in `[start, end)`."""
 
     def inspect(self, container_ids: Sequence[str]) -> list[Container]:
         """Return what is known of these containers; those that are gone are left out."""

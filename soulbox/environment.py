@@ -40,6 +40,14 @@ VARIABLES: dict[str, Variable] = {
         Variable("WEB_PORT", "8000", "Port of the web server started by `make run`."),
         Variable("FLOWER_PORT", "5555", "Port of Flower started by `make run`."),
         Variable("METERING_INTERVAL", "2", "Seconds between two readings of a sandbox."),
+        Variable(
+            "METERING_STORAGE_INTERVAL", "300", "Seconds between two readings of its storage."
+        ),
+        Variable(
+            "METERING_SOURCE",
+            "auto",
+            "auto reads the kernel's files where it can; engine never does.",
+        ),
         Variable("METERING_HOST_ID", "", "UUID of the host a collecting worker serves."),
         Variable("METERING_CONCURRENCY", "512", "Engine calls in flight at once, for a host."),
         Variable("METERING_CALL_TIMEOUT", "5", "Seconds one call to the engine may take."),

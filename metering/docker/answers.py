@@ -17,6 +17,7 @@ from metering.docker import shapes
 from metering.period import EPOCH
 from metering.samples import State
 from metering.source import (
+    SANDBOX_LABEL,
     UNKNOWN_GPUS,
     Container,
     ContainerEvent,
@@ -140,7 +141,10 @@ def parse_storage(containers: bytes, disk_use: bytes, *, read_ms: int) -> list[S
 
 def parse_event(line: bytes) -> ContainerEvent | None:
     """Return what a line of `/events` says, None when we do not look for it."""
-    if (event := _decode(line, shapes.Event)) is None:
+    event = _decode(line, shapes.Event)
+    if event is None or event.kind != "container":
+        return None
+    if SANDBOX_LABEL not in (event.actor.attributes or {}):
         return None
     return ContainerEvent(
         event.actor.container_id, event.action, event.at_ns, _our_labels(event.actor.attributes)
@@ -175,7 +179,6 @@ def parse_inspection(body: bytes) -> Container | None:
         state=paused_or_running if state.is_running else State.STOPPED,
         started_ns=started_ns,
         finished_ns=finished_ns,
-        cpu_limit_nano=_cpu_limit(config, _NS),
         cpu_limit_micro=_cpu_limit(config, _MICRO),
         memory_limit_bytes=config.memory_bytes or None,
         gpu_count=_gpus_requested(config.device_requests or ()),
@@ -240,7 +243,6 @@ def parse_statistics(body: bytes | Decoded) -> Reading | None:
         read_ms=read_ns // 10**6,
         cpu_ns=cpu.total_usage,
         memory_bytes=_working_set(memory),
-        memory_limit_bytes=min(max(memory.limit or 0, 0), 2**63 - 1),
         disk_read_bytes=disk.get("read"),
         disk_write_bytes=disk.get("write"),
         interfaces={

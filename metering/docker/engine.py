@@ -14,9 +14,9 @@ from metering.source import (
     SANDBOX_LABEL,
     UNKNOWN_GPUS,
     Action,
-    Change,
     Container,
     ContainerEvent,
+    Events,
     Listed,
     Offer,
     Reading,
@@ -26,14 +26,8 @@ from metering.source import (
 
 # What takes long is counting the files of every volume. Below the time a task may take.
 STORAGE_TIMEOUT_S = 80
-_LIFE_ACTIONS = {
-    Action.START,
-    Action.DIE,
-    Action.OOM,
-    Action.DESTROY,
-    Action.PAUSE,
-    Action.UNPAUSE,
-}
+# Of all events, whatever they are about.
+REMEMBERED_EVENTS = 256
 
 Answer = TypeVar("Answer")
 
@@ -69,30 +63,26 @@ class DockerEngine:
         path = with_query("/containers/json", all=1, filters=_filters())
         return answers.parse_list(self._client.get(path))
 
-    def changes_between(self, start: datetime, end: datetime) -> dict[str, Change]:
-        """Return the containers that started, ended or were removed, and when."""
-        changes: dict[str, Change] = {}
-        for event in self.events_between(start, end):
-            if event.action not in _LIFE_ACTIONS:
-                continue
-            before = changes.get(event.container_id, Change(event.at_ns, None))
-            died_ns = event.at_ns if event.action is Action.DIE else before.died_ns
-            changes[event.container_id] = Change(event.at_ns, died_ns)
-        return changes
-
-    def events_between(self, start: datetime, end: datetime) -> list[ContainerEvent]:
-        """Return what happened to containers with a sandbox label in `[start, end)`, in order.
+    def events_between(self, start: datetime, end: datetime) -> Events:
+        """Return what happened to containers with a sandbox label in `[start, end)`.
 
         The engine remembers its last 256 events of any kind and nothing from before it was
         started: what is missing here, the list and the inspection show. It answers when `end`
         is over by its own clock.
         """
         start_ns, end_ns = _to_ns(start), _to_ns(end)
-        body = self._client.get(_events_path(since=start, until=end))
-        events = [event for line in body.splitlines() if (event := answers.parse_event(line))]
-        return sorted(
-            (event for event in events if start_ns <= event.at_ns < end_ns),
-            key=lambda event: event.at_ns,
+        # Not filtered by the engine: only the number of all events tells whether some are lost.
+        times = {"since": _engine_time(start), "until": _engine_time(end)}
+        lines = self._client.get(with_query("/events", **times)).splitlines()
+        events = [event for line in lines if (event := answers.parse_event(line))]
+        return Events(
+            tuple(
+                sorted(
+                    (event for event in events if start_ns <= event.at_ns < end_ns),
+                    key=lambda event: event.at_ns,
+                )
+            ),
+            is_complete=len(lines) < REMEMBERED_EVENTS,
         )
 
     def watch_events(self, since: datetime) -> Stream[ContainerEvent]:

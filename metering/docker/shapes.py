@@ -99,6 +99,7 @@ class Actor(Struct):
 class Event(Struct):
     """One line of `/events`."""
 
+    kind: str = field(name="Type")
     action: Action = field(name="Action")
     actor: Actor = field(name="Actor")
     at_ns: Nanoseconds = field(name="timeNano")

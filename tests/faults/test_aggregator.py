@@ -16,6 +16,7 @@ from django.db import connections, transaction
 from metering import aggregator, ledger
 from metering.models import LateUsage, StreamCursor, UsageRecord
 from metering.services import freeze_account
+from metering.samples import Records
 from metering.steps import Ints
 from tests.metering.fleet import MINUTE, Fleet
 from tests.metering.test_pipeline import COUNTERS, assert_segments_sum_to_their_readings
@@ -97,19 +98,19 @@ def test_without_the_cursors_lock_two_aggregators_count_twice(
     first = fleet.closed_form()[COUNTERS[0]]
     fleet.run_without_aggregating(ticks=20)
     both_have_read = Barrier(2, timeout=10)
-    load_lives = ledger.load_lives
+    load_lives = ledger._load_lives
 
     def unlocked(host_id: UUID) -> StreamCursor:
         return StreamCursor.objects.select_related("host").get(host_id=host_id)
 
-    def load_and_wait(ids: Ints) -> ledger.Lives:
-        lives = load_lives(ids)
+    def load_and_wait(host_id: UUID, ids: Ints) -> tuple[Records, Records]:
+        lives = load_lives(host_id, ids)
         both_have_read.wait()
         return lives
 
     monkeypatch.setattr(aggregator, "_lock_cursor", unlocked)
     monkeypatch.setattr(aggregator, "COMMITS_PER_RUN", 1)
-    monkeypatch.setattr(ledger, "load_lives", load_and_wait)
+    monkeypatch.setattr(ledger, "_load_lives", load_and_wait)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: _aggregate_apart(fleet), range(2)))
     rest = fleet.closed_form()[COUNTERS[0]] - first

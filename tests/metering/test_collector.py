@@ -18,11 +18,15 @@ from metering.services import HostRefusedError, register_host
 from metering.source import (
     ACCOUNT_LABEL,
     SANDBOX_LABEL,
-    Change,
+    Action,
     Container,
+    ContainerEvent,
+    Events,
     Listed,
+    Offer,
     Reading,
     SourceError,
+    StorageReading,
 )
 from tests.metering.fleet import SECOND, START, TICK, Fleet
 
@@ -60,15 +64,32 @@ class Engine:
         _, ended = self._current()
         return [Listed("c", State.RUNNING if ended is None else State.STOPPED)]
 
-    def changes_between(self, start: datetime, end: datetime) -> dict[str, Change]:
+    @property
+    def name(self) -> str:
+        return "engine"
+
+    def offer(self) -> Offer:
+        return Offer(cpu_micro=4 * 10**6, memory_bytes=2**34)
+
+    def read_storage(self) -> list[StorageReading]:
+        return []
+
+    def events_between(self, start: datetime, end: datetime) -> Events:
         if self.forgets_events:
-            return {}
-        times = [(at, False) for at, _ in self.lives] + [(at, True) for _, at in self.lives if at]
-        recent = sorted((at, died) for at, died in times if start <= at < end)
-        if not recent:
-            return {}
-        died = [to_ms(at) * MS_NS for at, is_end in recent if is_end]
-        return {"c": Change(to_ms(recent[-1][0]) * MS_NS, died[-1] if died else None)}
+            return Events()
+        times = [(at, Action.START) for at, _ in self.lives]
+        times += [(at, Action.DIE) for _, at in self.lives if at]
+        labels = self._labels()
+        return Events(
+            tuple(
+                ContainerEvent("c", action, to_ms(at) * MS_NS, labels)
+                for at, action in sorted(times)
+                if start <= at < end
+            )
+        )
+
+    def _labels(self) -> dict[str, str]:
+        return {SANDBOX_LABEL: "sbx", ACCOUNT_LABEL: str(self.fleet.account_id)}
 
     def inspect(self, container_ids: Sequence[str]) -> list[Container]:
         if self.removed or "c" not in container_ids:
@@ -76,7 +97,7 @@ class Engine:
         start, ended = self._current()
         found = Container(
             container_id="c",
-            labels={SANDBOX_LABEL: "sbx", ACCOUNT_LABEL: str(self.fleet.account_id)},
+            labels=self._labels(),
             state=State.RUNNING if ended is None else State.STOPPED,
             started_ns=to_ms(start) * MS_NS,
             finished_ns=to_ms(ended) * MS_NS if ended else None,

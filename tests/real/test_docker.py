@@ -338,8 +338,8 @@ def test_the_accounts_usage_is_the_sum_of_its_sandboxes(loads: Loads) -> None:
 
 
 def test_a_container_of_an_unknown_account_is_refused_by_name(loads: Loads) -> None:
-    refusal = Refusal.objects.get(host_id=loads.host_id)
-    assert refusal.subject == loads.containers["unknown-account"]
+    refused = loads.containers["unknown-account"]
+    refusal = Refusal.objects.get(host_id=loads.host_id, subject=refused)
     assert refusal.reason == Refusal.Reason.ACCOUNT_UNKNOWN
     assert str(loads.host_id) in refusal.detail
 
