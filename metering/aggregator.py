@@ -30,7 +30,7 @@ from metering.samples import (
     State,
     unpack,
 )
-from metering.services import note_fold_problem
+from metering.services import PUSHED, note_fold_problem
 from metering.steps import Bools, Ints
 from metering.tally import is_among
 
@@ -144,7 +144,10 @@ def _aggregate_once(
         for run in _take(cursor.host, progress, now, entries=entries):
             progress.samples += _fold(cursor.host, run, book, now)
         if progress.entry_id == begun_at:
-            transaction.set_rollback(True)
+            if setting_aside:
+                transaction.set_rollback(True)
+            else:
+                _be_up_to_date_if_pushed(cursor, now)
             return None
         ledger.save(book, now=now)
         _move(cursor, progress, now)
@@ -164,11 +167,32 @@ def _move(cursor: StreamCursor, progress: _Progress, now: datetime) -> None:
     cursor.entry_id = progress.entry_id
     cursor.sequence = progress.sequence
     cursor.lost_batch_count += progress.lost
-    cursor.collected_until = from_ms(progress.collected_ms) if progress.collected_ms else None
+    collected_ms = progress.collected_ms
+    if cursor.host.endpoint.startswith(PUSHED):
+        collected_ms = max(collected_ms, _received_ms(progress, now))
+    cursor.collected_until = from_ms(collected_ms) if collected_ms else None
     cursor.sample_count += progress.samples
     cursor.folded_at = now
     cursor.problem = ""
     cursor.save()
+
+
+# No pass says when a host whose samples are sent has told everything, and invoices cannot wait
+# for ever. So calls count as passes do: what came in before the cursor's time is folded. What is
+# sent later still counts, in its window, or as late usage where that is frozen.
+
+
+def _received_ms(progress: _Progress, now: datetime) -> int:
+    """Return when the last folded entry came in: Redis numbers it by that. Not after `now`."""
+    return min(int(progress.entry_id.partition("-")[0]), to_ms(now))
+
+
+def _be_up_to_date_if_pushed(cursor: StreamCursor, now: datetime) -> None:
+    """Move a cursor whose stream is folded to its end to `now`, if no passes move it."""
+    if cursor.host.endpoint.startswith(PUSHED):
+        StreamCursor.objects.filter(pk=cursor.pk).update(
+            collected_until=max(now, cursor.collected_until or now), folded_at=now
+        )
 
 
 def _lock_cursor(host_id: UUID) -> StreamCursor | None:
@@ -198,7 +222,7 @@ def _take(host: Host, progress: _Progress, now: datetime, *, entries: int) -> It
         progress.collected_ms = max(progress.collected_ms, batch.collected_ms)
         batches.append((batch, Missed.BATCH_LOST if lost else batch.missed))
         waiting += len(batch.samples)
-        if waiting >= SAMPLES_PER_FOLD:
+        if waiting >= min(SAMPLES_PER_FOLD, SAMPLES_PER_COMMIT - taken):
             taken += waiting
             yield _joined(batches)
             batches, waiting = [], 0

@@ -24,8 +24,9 @@ from metering.sampling import (
     life_samples,
     storage_samples,
 )
+from metering.services import PUSHED
 from metering.source import Action, ContainerEvent, Listed, Reading, Source, SourceError
-from metering.sources import PUSHED, open_source
+from metering.sources import open_source
 
 # Events are read again from a little before: the engine's clock and ours differ.
 EVENT_OVERLAP = timedelta(seconds=5)

@@ -1,10 +1,9 @@
-"""Which lives begin and end: what an inspection of containers says against what is recorded."""
+"""Lives as rows: recorded once, with what they may take, or refused with the reason."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -14,20 +13,12 @@ from django.db.models import F
 from metering.models import AccountRegistration, Host, Life, LifeReading, Refusal, Sandbox
 from metering.period import from_ms, to_ms
 from metering.readings import Allocation, new_life_reading
-from metering.samples import State, life_id
+from metering.samples import life_id
 from metering.source import ACCOUNT_LABEL, SANDBOX_LABEL, UNKNOWN_GPUS, Container
 
-_SANDBOX_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+SANDBOX_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _MS_NS = 10**6
 ROWS_AN_INSERT = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """A recorded life that is over, and when it ended, in ns since 1970."""
-
-    life: Life
-    ended_ns: int
 
 
 class LabelError(ValueError):
@@ -36,28 +27,6 @@ class LabelError(ValueError):
     def __init__(self, reason: Refusal.Reason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
-
-
-def find_endings(open_lives: Mapping[str, Life], containers: Iterable[Container]) -> list[Ending]:
-    """Return the open lives that these containers are no longer living."""
-    endings = []
-    for container in containers:
-        life = open_lives.get(container.container_id)
-        if life is None or container.started_ns is None:
-            continue
-        is_same_life = container.started_ns == life.started_ns
-        if is_same_life and container.state is not State.STOPPED:
-            continue
-        end = container.finished_ns
-        if is_same_life:
-            ended_ns = end if end is not None else life.started_ns
-        elif end is not None and life.started_ns <= end < container.started_ns:
-            # A restarted container still shows when its life before ended.
-            ended_ns = end
-        else:
-            ended_ns = container.started_ns
-        endings.append(Ending(life, max(ended_ns, life.started_ns)))
-    return endings
 
 
 @transaction.atomic
@@ -83,17 +52,17 @@ def record_lives(host: Host, containers: Iterable[Container], *, now: datetime) 
             refused.append((container, _unknown_account(account_id)))
         else:
             known.append((container, account, sandbox_id))
-    sandboxes = _have_sandboxes({(account.pk, name) for _, account, name in known}, now)
+    sandboxes = have_sandboxes({(account.pk, name) for _, account, name in known}, now)
     lives = [
         _life(host, sandboxes[account.pk, sandbox_id], account, container, now)
         for container, account, sandbox_id in known
     ]
     for container, refusal in refused:
         refuse(host, refusal.reason, container.container_id, str(refusal), now=now)
-    return _create_missing(lives)
+    return create_missing(lives)
 
 
-def _have_sandboxes(names: set[tuple[UUID, str]], now: datetime) -> dict[tuple[UUID, str], Sandbox]:
+def have_sandboxes(names: set[tuple[UUID, str]], now: datetime) -> dict[tuple[UUID, str], Sandbox]:
     """Return the sandboxes of these accounts and ids, those not met before recorded."""
     Sandbox.objects.bulk_create(
         [
@@ -110,7 +79,7 @@ def _have_sandboxes(names: set[tuple[UUID, str]], now: datetime) -> dict[tuple[U
     return {(sandbox.account_id, sandbox.sandbox_id): sandbox for sandbox in found}
 
 
-def _create_missing(lives: list[Life]) -> list[Life]:
+def create_missing(lives: list[Life]) -> list[Life]:
     recorded = set(
         Life.objects.filter(pk__in=[life.pk for life in lives]).values_list("pk", flat=True)
     )
@@ -145,9 +114,7 @@ def _life(
         started_at=from_ms(started_ms),
         counts_from_zero=started_ms >= to_ms(known_since),
         network_unmetered=container.network_unmetered,
-        cpu_limit_micro=container.cpu_limit_micro,
-        memory_limit_bytes=container.memory_limit_bytes,
-        gpu_count=_gpu_count(container.gpu_count, host),
+        **limits_of(container, host),
         recorded_at=now,
     )
 
@@ -177,8 +144,19 @@ def _limit(limit: int | None, offered: int | None) -> int:
     return limit if limit is not None else offered or 0
 
 
-def _gpu_count(held: int, host: Host) -> int | None:
-    return host.gpu_count if held == UNKNOWN_GPUS else held
+def limits_of(container: Container, host: Host) -> dict[str, int | None]:
+    """Return the columns of a life that say what its container may take.
+
+    Of a container that nobody could inspect nothing is allocated; a gap says so.
+    """
+    if not container.is_inspected:
+        return {"cpu_limit_micro": 0, "memory_limit_bytes": 0, "gpu_count": None}
+    held = container.gpu_count
+    return {
+        "cpu_limit_micro": container.cpu_limit_micro,
+        "memory_limit_bytes": container.memory_limit_bytes,
+        "gpu_count": host.gpu_count if held == UNKNOWN_GPUS else held,
+    }
 
 
 def read_labels(labels: Mapping[str, str]) -> tuple[UUID, str]:
@@ -197,7 +175,7 @@ def read_labels(labels: Mapping[str, str]) -> tuple[UUID, str]:
             f"The label {ACCOUNT_LABEL}={account[:64]!r} is no UUID.",
         ) from None
     sandbox_id = labels.get(SANDBOX_LABEL, "")
-    if not _SANDBOX_ID.fullmatch(sandbox_id):
+    if not SANDBOX_ID.fullmatch(sandbox_id):
         raise LabelError(
             Refusal.Reason.SANDBOX_MALFORMED,
             f"The label {SANDBOX_LABEL}={sandbox_id[:64]!r} is not 1 to 128 letters, digits, "

@@ -7,7 +7,9 @@ from django.db import transaction
 
 from metering.models import AccountRegistration, Host, StreamCursor
 
-ENDPOINT_SCHEMES = ("unix", "tcp", "http", "https", "simulator")
+ENDPOINT_SCHEMES = ("unix", "tcp", "http", "https", "simulator", "api")
+PUSHED = "api:"
+"""How the endpoint of a host begins whose samples are sent: nobody collects there."""
 
 
 def register_account(*, account_id: UUID, time_zone: str, registered_at: datetime) -> None:

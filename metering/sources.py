@@ -14,9 +14,6 @@ from metering.samples import State
 from metering.simulator import SCHEME, Simulator, fleet_of
 from metering.source import Source
 
-PUSHED = "api:"
-"""How the endpoint of a host begins that sends its samples by itself."""
-
 _LOCAL = "unix:"
 # By endpoint; None: the kernel's files of its containers cannot be read here.
 _by_files: dict[str, CgroupSource | None] = {}

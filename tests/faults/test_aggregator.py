@@ -15,8 +15,8 @@ from django.db import connections, transaction
 
 from metering import aggregator, ledger
 from metering.models import LateUsage, StreamCursor, UsageRecord
-from metering.services import freeze_account
 from metering.samples import Records
+from metering.services import freeze_account
 from metering.steps import Ints
 from tests.metering.fleet import MINUTE, Fleet
 from tests.metering.test_pipeline import COUNTERS, assert_segments_sum_to_their_readings
