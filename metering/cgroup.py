@@ -7,6 +7,7 @@ import resource
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,7 @@ from metering.source import (
     Offer,
     Reading,
     Source,
+    SourceError,
     StorageReading,
 )
 
@@ -308,7 +310,9 @@ class CgroupSource:
         is learned by the next call.
         """
         if unknown := [key for key in container_ids if key not in self._pids]:
-            self._pids.update(self._find_pids(unknown))
+            # An engine that does not answer says so below, when it is asked for readings.
+            with suppress(SourceError):
+                self._pids.update(self._find_pids(unknown))
         found = self._files.read(
             {key: self._pids[key] for key in container_ids if key in self._pids}
         )
@@ -316,10 +320,23 @@ class CgroupSource:
         for container_id in self._pids.keys() & (set(container_ids) - read):
             del self._pids[container_id]
         readings = [r for r in found if not has_foreign_interface(r.interfaces)]
-        if len(readings) < len(container_ids):
-            read = {reading.container_id for reading in readings}
-            readings += self._engine.read([key for key in container_ids if key not in read])
-        return readings
+        return readings + self._read_by_engine(container_ids, readings)
+
+    def _read_by_engine(
+        self, container_ids: Sequence[str], readings: Sequence[Reading]
+    ) -> list[Reading]:
+        """Return the engine's readings of the others. Raises SourceError when nothing was read."""
+        read = {reading.container_id for reading in readings}
+        others = [key for key in container_ids if key not in read]
+        if not others:
+            return []
+        try:
+            return self._engine.read(others)
+        except SourceError:
+            # One container that the engine is stuck with must not cost the others' readings.
+            if readings:
+                return []
+            raise
 
     def read_storage(self) -> list[StorageReading]:
         """Return the engine's sizes."""

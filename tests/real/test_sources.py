@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 from uuid import uuid4
@@ -13,9 +12,9 @@ import docker
 import pytest
 
 from metering.cgroup import CgroupFiles, CgroupSource, cgroup_files_here
-from metering.docker import parse_statistics
+from metering.docker import DockerEngine, docker_engine
 from metering.source import Reading, Source
-from tests.real.conftest import IMAGE, run_docker
+from tests.real.conftest import ENDPOINT, IMAGE, run_docker
 from tests.real.test_docker import block_device
 
 pytestmark = pytest.mark.real
@@ -31,14 +30,10 @@ PAGE_CACHE = "dd if=/dev/zero of=/cached bs=1M count=12; sync; cat /cached >/dev
 DISK = "dd if=/dev/zero of=/file bs=1M count=8 oflag=direct"
 
 
-def pid_of(engine: docker.DockerClient, container_id: str) -> int:
-    return int(engine.api.inspect_container(container_id)["State"]["Pid"])
-
-
-def by_engine(engine: docker.DockerClient, container_id: str) -> Reading:
-    reading = parse_statistics(engine.api.stats(container_id, stream=False, one_shot=True))
-    assert reading is not None
-    return reading
+@pytest.fixture(scope="module")
+def source(engine: docker.DockerClient) -> DockerEngine:
+    del engine
+    return docker_engine(ENDPOINT, 8, 10)
 
 
 @pytest.fixture(scope="module")
@@ -92,39 +87,40 @@ LOADS = ["cpu", "memory", "disk", "server", "client", "host-network", "no-networ
 
 
 @pytest.fixture(scope="module")
-def paused(
-    engine: docker.DockerClient, containers: dict[str, str]
-) -> dict[str, tuple[Reading, Reading]]:
+def paused(source: DockerEngine, containers: dict[str, str]) -> dict[str, tuple[Reading, Reading]]:
     """The engine's reading and the files' of each container, of when it could change nothing."""
     run_docker("pause", *containers.values())
     files = CgroupFiles()
     try:
         time.sleep(SETTLE_S)
-        return {name: both(engine, files, key) for name, key in containers.items()}
+        return {name: both(source, files, key) for name, key in containers.items()}
     finally:
         run_docker("unpause", *containers.values())
         files.close()
 
 
-def both(
-    engine: docker.DockerClient, files: CgroupFiles, container_id: str
-) -> tuple[Reading, Reading]:
-    """Return the engine's reading between two equal ones of the files, without their times.
+def both(source: DockerEngine, files: CgroupFiles, container_id: str) -> tuple[Reading, Reading]:
+    """Return the engine's reading between two equal ones of the files.
 
     The kernel gives back memory it held ready for a group in its own time, paused or not.
     """
-    processes = {container_id: pid_of(engine, container_id)}
     for _ in range(5):
-        [before] = files.read(processes)
-        between = by_engine(engine, container_id)
-        [after] = files.read(processes)
-        if replace(before, read_ms=0) == replace(after, read_ms=0):
+        [before] = files.read(source.find_pids([container_id]))
+        [between] = source.read([container_id])
+        [after] = files.read(source.find_pids([container_id]))
+        if figures(before) == figures(after):
             break
-    return without_times(between), without_times(after)
+    return between, after
 
 
-def without_times(reading: Reading) -> Reading:
-    return replace(reading, read_ms=0, memory_limit_bytes=0)
+def figures(reading: Reading) -> dict[str, object]:
+    return {
+        name: getattr(reading, name)
+        for name in (
+            *("container_id", "cpu_ns", "memory_bytes"),
+            *("disk_read_bytes", "disk_write_bytes", "interfaces"),
+        )
+    }
 
 
 @pytest.mark.parametrize("load", LOADS)
@@ -132,76 +128,74 @@ def test_both_sources_give_the_same_reading_of_a_paused_container(
     paused: dict[str, tuple[Reading, Reading]], load: str
 ) -> None:
     engine, files = paused[load]
-    assert files == engine
+    assert figures(files) == figures(engine)
     assert files.cpu_ns
 
 
 def test_the_loads_are_in_the_readings(paused: dict[str, tuple[Reading, Reading]]) -> None:
-    figures = {load: files for load, (_, files) in paused.items()}
-    assert (figures["cpu"].cpu_ns or 0) > 10**8
-    assert (figures["memory"].memory_bytes or 0) >= 24 * MIB
-    assert figures["disk"].disk_write_bytes == WRITTEN_BYTES
-    assert figures["client"].interfaces.keys() == {"eth0", "eth1"}
-    assert max(tx for _, tx in figures["client"].interfaces.values()) > SENT_BYTES
-    assert max(rx for rx, _ in figures["server"].interfaces.values()) > SENT_BYTES
-    assert figures["host-network"].interfaces == figures["no-network"].interfaces == {}
+    found = {load: files for load, (_, files) in paused.items()}
+    assert (found["cpu"].cpu_ns or 0) > 10**8
+    assert (found["memory"].memory_bytes or 0) >= 24 * MIB
+    assert found["disk"].disk_write_bytes == WRITTEN_BYTES
+    assert found["client"].interfaces.keys() == {"eth0", "eth1"}
+    assert max(tx for _, tx in found["client"].interfaces.values()) > SENT_BYTES
+    assert max(rx for rx, _ in found["server"].interfaces.values()) > SENT_BYTES
+    assert found["host-network"].interfaces == found["no-network"].interfaces == {}
 
 
 def test_a_running_containers_figures_lie_between_two_of_the_engine(
-    engine: docker.DockerClient, containers: dict[str, str], files: CgroupFiles
+    source: DockerEngine, containers: dict[str, str], files: CgroupFiles
 ) -> None:
     container_id = containers["cpu"]
-    before = by_engine(engine, container_id)
-    [reading] = files.read({container_id: pid_of(engine, container_id)})
-    after = by_engine(engine, container_id)
+    [before] = source.read([container_id])
+    [reading] = files.read(source.find_pids([container_id]))
+    [after] = source.read([container_id])
     assert before.read_ms <= reading.read_ms <= after.read_ms
     assert 0 < (before.cpu_ns or 0) <= (reading.cpu_ns or 0) <= (after.cpu_ns or 0)
 
 
 def test_every_container_is_read_by_its_files(
-    engine: docker.DockerClient, containers: dict[str, str], files: CgroupFiles
+    source: DockerEngine, containers: dict[str, str], files: CgroupFiles
 ) -> None:
     asked = Mock(spec=Source)
-    source = CgroupSource(
-        asked, find_pids=lambda ids: {key: pid_of(engine, key) for key in ids}, files=files
-    )
+    by_files = CgroupSource(asked, find_pids=source.find_pids, files=files)
     for _ in range(2):
-        readings = source.read(list(containers.values()))
+        readings = by_files.read(list(containers.values()))
         assert {reading.container_id for reading in readings} == set(containers.values())
     asked.read.assert_not_called()
 
 
 def test_a_restart_never_gives_the_earlier_lifes_figures(
-    engine: docker.DockerClient, containers: dict[str, str], files: CgroupFiles
+    source: DockerEngine, containers: dict[str, str], files: CgroupFiles
 ) -> None:
     container_id = containers["cpu"]
-    old_pid = pid_of(engine, container_id)
-    [earlier] = files.read({container_id: old_pid})
+    old_pids = source.find_pids([container_id])
+    [earlier] = files.read(old_pids)
     run_docker("restart", "-t", "0", container_id)
     # The group has the same name again; its open files are those of the old one.
-    assert files.read({container_id: old_pid}) == []
+    assert files.read(old_pids) == []
     assert files.kept == set()
-    [later] = files.read({container_id: pid_of(engine, container_id)})
+    [later] = files.read(source.find_pids([container_id]))
     assert (later.cpu_ns or 0) < (earlier.cpu_ns or 0)
 
 
 def test_the_files_of_a_removed_container_are_closed(
-    engine: docker.DockerClient, files: CgroupFiles
+    source: DockerEngine, files: CgroupFiles
 ) -> None:
     container_id = run_docker("run", "-d", IMAGE, "sh", "-c", IDLE)
     try:
-        pid = pid_of(engine, container_id)
-        assert len(files.read({container_id: pid})) == 1
+        pids = source.find_pids([container_id])
+        assert len(files.read(pids)) == 1
     finally:
         run_docker("rm", "-f", container_id)
-    assert files.read({container_id: pid}) == []
+    assert files.read(pids) == []
     assert files.kept == set()
 
 
 def test_the_kernels_files_are_found_for_containers_of_this_machine_only(
-    engine: docker.DockerClient, containers: dict[str, str]
+    source: DockerEngine, containers: dict[str, str]
 ) -> None:
-    pid = pid_of(engine, containers["memory"])
+    [pid] = source.find_pids([containers["memory"]]).values()
     assert cgroup_files_here(containers["memory"], pid)
     assert not cgroup_files_here(containers["disk"], pid)
     assert not cgroup_files_here("0" * 64, pid)
