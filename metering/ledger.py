@@ -35,7 +35,7 @@ _OWNER = np.dtype([("life", "<i8"), ("frozen_until_ms", "<i8"), ("from_ms", "<i8
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class Table:
     """How rows of a fold are added to those of a table.
 
     `added` columns are summed, `closing` ones replaced, `opening` ones kept; `late` are the
@@ -61,7 +61,7 @@ _LIFE_QUANTITIES = (
     "running_ms",
     "measured_ms",
 )
-USAGE = _Table(
+USAGE = Table(
     name="metering_usagerecord",
     key="life_id",
     series="life",
@@ -71,7 +71,7 @@ USAGE = _Table(
     opening=tuple(f"opening_{name}" for name in LIFE_COUNTERS),
     times=("first_sample_at", "last_sample_at"),
 )
-NETWORK = _Table(
+NETWORK = Table(
     name="metering_networkusagerecord",
     key="interface_id",
     series="interface",
@@ -80,7 +80,7 @@ NETWORK = _Table(
     closing=tuple(f"closing_{name}" for name in INTERFACE_COUNTERS),
     opening=tuple(f"opening_{name}" for name in INTERFACE_COUNTERS),
 )
-STORAGE = _Table(
+STORAGE = Table(
     name="metering_storageusagerecord",
     key="life_id",
     series="life",
@@ -88,7 +88,7 @@ STORAGE = _Table(
     late=("storage_byte_ms", "existing_ms", "storage_measured_ms"),
 )
 # Late usage names a quantity apart from its table; this one would be two.
-_LATE_COLUMNS = {"storage_measured_ms": "measured_ms"}
+LATE_COLUMNS = {"storage_measured_ms": "measured_ms"}
 
 
 @dataclass(slots=True)
@@ -244,12 +244,12 @@ def _insert_new_readings(book: Book) -> None:
 class _Late:
     """Growth in frozen windows: rows of a table's usage, and the life of each."""
 
-    table: _Table
+    table: Table
     usage: Records
     lives: Ints
 
 
-def _add_unless_frozen(table: _Table, usage: Records, lives: Ints, book: Book) -> list[_Late]:
+def _add_unless_frozen(table: Table, usage: Records, lives: Ints, book: Book) -> list[_Late]:
     """Add usage to its table but for what lies in frozen windows; return that."""
     is_late: Bools = usage["window_ms"] < book.owner_of(lives)["frozen_until_ms"]
     if not is_late.any():
@@ -259,8 +259,26 @@ def _add_unless_frozen(table: _Table, usage: Records, lives: Ints, book: Book) -
     return [_Late(table, usage[is_late], lives[is_late])]
 
 
-def add(table: _Table, usage: Records) -> None:
+def add(table: Table, usage: Records) -> None:
     """Add rows to a table of usage: summed where the window has a row, else new."""
+    updates = [f"{name} = kept.{name} + EXCLUDED.{name}" for name in table.added]
+    updates += [f"{name} = EXCLUDED.{name}" for name in table.closing]
+    if table.times:
+        first, last = table.times
+        updates += [
+            f"{first} = COALESCE(kept.{first}, EXCLUDED.{first})",
+            f"{last} = COALESCE(EXCLUDED.{last}, kept.{last})",
+        ]
+    _upsert(table, usage, updates)
+
+
+def replace(table: Table, usage: Records) -> None:
+    """Put rows in a table of usage, in the place of those that the windows have."""
+    columns = (*table.added, *table.opening, *table.closing, *table.times)
+    _upsert(table, usage, [f"{name} = EXCLUDED.{name}" for name in columns])
+
+
+def _upsert(table: Table, usage: Records, updates: Sequence[str]) -> None:
     if not len(usage):
         return
     integers = (*table.added, *table.opening, *table.closing)
@@ -273,14 +291,6 @@ def add(table: _Table, usage: Records) -> None:
     for name in table.times:
         rows[name] = timestamps(usage[name.replace("_at", "_ms")], never=NEVER)
 
-    updates = [f"{name} = kept.{name} + EXCLUDED.{name}" for name in table.added]
-    updates += [f"{name} = EXCLUDED.{name}" for name in table.closing]
-    if table.times:
-        first, last = table.times
-        updates += [
-            f"{first} = COALESCE(kept.{first}, EXCLUDED.{first})",
-            f"{last} = COALESCE(EXCLUDED.{last}, kept.{last})",
-        ]
     selected = [f"NULLIF({name}, '-infinity')" if name in table.times else name for name in fields]
     with connection.cursor() as cursor:
         fresh = _fresh_table(cursor, table.name)
@@ -331,13 +341,13 @@ def _add_late(parts: Iterable[_Late], now: datetime) -> None:
             series,
             quantity,
             from_ms(int(row["window_ms"])),
-            int(row[_LATE_COLUMNS.get(quantity, quantity)]),
+            int(row[LATE_COLUMNS.get(quantity, quantity)]),
             now,
         )
         for part in parts
         for life, series, row in zip(part.lives, _names(part), part.usage, strict=True)
         for quantity in part.table.late
-        if row[_LATE_COLUMNS.get(quantity, quantity)]
+        if row[LATE_COLUMNS.get(quantity, quantity)]
     ]
     if not late:
         return
