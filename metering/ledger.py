@@ -25,6 +25,7 @@ from metering.readings import (
 )
 from metering.samples import Records
 from metering.steps import Bools, Ints
+from metering.summaries import touch_days
 from metering.tally import Tally
 
 NOT_FROZEN = 0
@@ -192,15 +193,20 @@ def save(book: Book, *, now: datetime) -> None:
         for tally in (book.lives, book.interfaces, book.storage)
     )
     late = []
+    changed = [
+        (usage["life"], usage["window_ms"]) for usage in (lives, storage) if usage is not None
+    ]
     if lives is not None:
         late += _add_unless_frozen(USAGE, lives, lives["life"], book)
     if interfaces is not None:
         readings = book.interfaces.readings
         rows = np.searchsorted(readings["interface"], interfaces["interface"])
+        changed.append((readings["life"][rows], interfaces["window_ms"]))
         late += _add_unless_frozen(NETWORK, interfaces, readings["life"][rows], book)
     if storage is not None:
         late += _add_unless_frozen(STORAGE, storage, storage["life"], book)
     _add_late(late, now)
+    touch_days(changed, now=now)
 
     _replace("metering_lifereading", "life", "life_id", book.lives.readings)
     _replace("metering_interfacereading", "interface", "interface", book.interfaces.readings)

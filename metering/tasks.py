@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from django.conf import settings
 from django.db import OperationalError
 from kombu.exceptions import OperationalError as BrokerError
 
+from metering import summaries
 from metering.aggregator import aggregate_host
 from metering.collector import collect_host
 from metering.models import Host
@@ -85,3 +87,11 @@ def make_partitions_ahead() -> None:
     """Have the partitions of the coming months ready."""
     for name in make_partitions(now=datetime.now(UTC)):
         logger.info("partition made", extra={"partition": name})
+
+
+@shared_task(name="metering.tasks.summarise_touched_days", time_limit=280, soft_time_limit=270)
+def summarise_touched_days() -> None:
+    """Recompute the day summaries of what changed."""
+    with _outages_in_one_line("summarising days"):
+        done = summaries.summarise_touched_days(now=datetime.now(UTC))
+        logger.info("days summarised", extra=asdict(done))

@@ -36,4 +36,7 @@ app.conf.beat_schedule = {
     "make partitions": _every(
         "metering.tasks.make_partitions_ahead", seconds=6 * 60 * 60, queue="default"
     ),
+    "summarise usage": _every(
+        "metering.tasks.summarise_touched_days", seconds=60 * 60, queue="default"
+    ),
 }

@@ -1,0 +1,391 @@
+"""Day summaries: usage records added up for each sandbox and local day of its account."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from celery.exceptions import SoftTimeLimitExceeded
+from django.db import OperationalError, connection, transaction
+from django.db.models import Count, Sum
+
+from metering.meters import UNITS, Meter
+from metering.models import AccountRegistration, DailyUsageSummary
+from metering.period import Period, to_ms
+from metering.steps import Ints
+
+logger = logging.getLogger(__name__)
+
+# Younger usage records are never dropped; a day that is older keeps the summary it has.
+RECORDS_KEPT = timedelta(days=90)
+# Every hourly run recomputes the days that touch so much of the past.
+RECENT = timedelta(hours=48)
+# A change to an older window marks its day. Less than RECENT by more than the time between two
+# runs, so that no change falls between the two rules.
+LONG_PAST = timedelta(hours=36)
+# How far a run goes back for an account whose newest summary is old.
+LOOK_BACK = timedelta(days=35)
+
+_DAY = timedelta(days=1)
+_DAY_MS = 24 * 3_600_000
+
+# For each table of records: what it is keyed by, and which of its columns go to which figure.
+_SOURCES: tuple[tuple[str, dict[str, str]], ...] = (
+    (
+        "metering_usagerecord record ON record.life_id = life.id",
+        {
+            "cpu_ns": "cpu_ns",
+            "memory_byte_ms": "memory_byte_ms",
+            "disk_read_bytes": "disk_read_bytes",
+            "disk_write_bytes": "disk_write_bytes",
+            "gpu_ms": "gpu_ms",
+            "cpu_allocated_ns": "cpu_allocated_ns",
+            "memory_allocated_byte_ms": "memory_allocated_byte_ms",
+            "running_ms": "running_ms",
+            "measured_ms": "measured_ms",
+        },
+    ),
+    (
+        """metering_interfacereading interface ON interface.life_id = life.id
+        JOIN metering_networkusagerecord record ON record.interface_id = interface.interface""",
+        {"network_tx_bytes": "tx_bytes", "network_rx_bytes": "rx_bytes"},
+    ),
+    (
+        "metering_storageusagerecord record ON record.life_id = life.id",
+        {"storage_byte_ms": "storage_byte_ms"},
+    ),
+)
+FIGURES = (*(figure for _, columns in _SOURCES for figure in columns), "life_count")
+
+
+def _sums_of(source: str, columns: dict[str, str], *, counts_lives: bool) -> str:
+    sums = {figure: f"sum(record.{column})" for figure, column in columns.items()}
+    if counts_lives:
+        sums["life_count"] = "count(DISTINCT life.id)"
+    figures = [f"{sums.get(figure, '0')} AS {figure}" for figure in FIGURES]
+    return f"""
+        SELECT sandbox.account_id, life.sandbox_id,
+            zone.days[width_bucket(record.window_start, zone.starts)] AS day,
+            {", ".join(figures)}
+        FROM zone
+        JOIN metering_accountregistration account ON account.time_zone = zone.name
+        JOIN metering_sandbox sandbox ON sandbox.account_id = account.account_id
+        JOIN metering_life life ON life.sandbox_id = sandbox.id
+        JOIN {source}
+        WHERE account.account_id = ANY(%(accounts)s)
+            AND record.window_start >= %(start)s AND record.window_start < %(end)s
+            -- Accounts may have had a million short lives; those long gone have no windows here.
+            AND (life.gone_at IS NULL OR life.gone_at >= %(start)s - interval '1 day')
+        GROUP BY 1, 2, 3"""  # noqa: S608 - names of our own columns
+
+
+DAY_SUMS = f"""
+    WITH zone AS (
+        SELECT name,
+            array_agg(day ORDER BY start) AS days, array_agg(start ORDER BY start) AS starts
+        FROM unnest(%(zones)s::text[], %(days)s::date[], %(starts)s::timestamptz[])
+            AS given(name, day, start)
+        GROUP BY name
+    ), part AS (
+        {" UNION ALL ".join(_sums_of(*s, counts_lives=not n) for n, s in enumerate(_SOURCES))}
+    ), day_sum (account_id, sandbox_id, day, {", ".join(FIGURES)}) AS MATERIALIZED (
+        SELECT account_id, sandbox_id, day, {", ".join(f"sum({figure})" for figure in FIGURES)}
+        FROM part WHERE day IS NOT NULL GROUP BY 1, 2, 3
+    )"""  # noqa: S608 - names of our own columns
+"""`day_sum`: what the records of some accounts add up to, by sandbox and local day.
+
+Its parameters are those that `day_parameters` gives.
+"""
+
+_REPLACE = f"""
+    {DAY_SUMS}, gone AS (
+        DELETE FROM metering_dailyusagesummary kept
+        WHERE account_id = ANY(%(accounts)s) AND day = ANY(%(days)s)
+            AND NOT EXISTS (
+                SELECT FROM day_sum
+                WHERE day_sum.sandbox_id = kept.sandbox_id AND day_sum.day = kept.day)
+    )
+    INSERT INTO metering_dailyusagesummary AS kept
+        (account_id, sandbox_id, day, {", ".join(FIGURES)}, computed_at)
+    SELECT account_id, sandbox_id, day, {", ".join(FIGURES)}, %(now)s FROM day_sum
+    ON CONFLICT (account_id, day, sandbox_id) DO UPDATE
+    SET {", ".join(f"{figure} = EXCLUDED.{figure}" for figure in FIGURES)},
+        computed_at = EXCLUDED.computed_at
+    -- A row that is right already is not written again.
+    WHERE ({", ".join(f"kept.{figure}" for figure in FIGURES)})
+        IS DISTINCT FROM ({", ".join(f"EXCLUDED.{figure}" for figure in FIGURES)})
+    """  # noqa: S608 - names of our own columns
+
+
+def local_day_start(day: date, zone: ZoneInfo) -> datetime:
+    """Return the first moment of a local day, in UTC."""
+    # Where clocks skip midnight, this is the moment of the change; where they repeat it, the first.
+    return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
+
+
+def local_days(first: date, last: date, zone: ZoneInfo) -> Period:
+    """Return the span of the local days from `first` to `last`, both included."""
+    return Period(local_day_start(first, zone), local_day_start(last + _DAY, zone))
+
+
+def records_kept_since(now: datetime) -> datetime:
+    """Return the time from which on every usage record is still there."""
+    return now - RECORDS_KEPT
+
+
+def day_parameters(
+    accounts: Iterable[UUID], zones: Iterable[str], *, first: date, last: date
+) -> dict[str, Any]:
+    """Return DAY_SUMS' parameters for these accounts in these zones, `first` and `last` included.
+
+    Days come from the time zones of Python, as the periods of invoices do: the database may
+    have other rules of them.
+    """
+    days = [first + n * _DAY for n in range((last - first).days + 1)]
+    rows = [
+        (name, day, local_day_start(day or last + _DAY, ZoneInfo(name)))
+        for name in sorted(set(zones))
+        # What starts with the day after belongs to no day.
+        for day in (*days, None)
+    ]
+    return {
+        "accounts": list(accounts),
+        "zones": [name for name, _, _ in rows],
+        "days": [day for _, day, _ in rows],
+        "starts": [start for _, _, start in rows],
+        "start": min(start for _, _, start in rows),
+        "end": max(start for _, _, start in rows),
+    }
+
+
+def summarise_usage(account_id: UUID, days: Iterable[date], *, now: datetime) -> int:
+    """Recompute an account's summaries of these local days; return how many rows changed.
+
+    Safe to repeat and to run at once: the rows are replaced by what the records add up to. A
+    day whose records may have been dropped is left alone, and so is one that has not begun.
+    Raises AccountRegistration.DoesNotExist.
+    """
+    with transaction.atomic():
+        account = AccountRegistration.objects.get(pk=account_id)
+        _lock(account_id)
+        return _replace(account, set(days), now)
+
+
+@dataclass(frozen=True, slots=True)
+class Summarised:
+    """What one run over all accounts did."""
+
+    accounts: int
+    rows: int
+    failed: int
+
+
+def summarise_touched_days(*, now: datetime) -> Summarised:
+    """Recompute each account's recent days, and those long past in which its usage changed.
+
+    Safe to repeat, to run at once and to be ended. An account that fails is logged, and stops
+    only itself.
+    """
+    rows = failed = 0
+    accounts = list(_accounts_to_summarise(now))
+    for account, newest_day in accounts:
+        try:
+            with transaction.atomic():
+                _lock(account.pk)
+                # Taken in the same transaction: a change that commits after this waits for it,
+                # and then leaves a new row.
+                touched = _take_touched_days(account)
+                rows += _replace(account, {*_recent_days(account, newest_day, now), *touched}, now)
+        except SoftTimeLimitExceeded:
+            raise
+        except OperationalError:
+            # A lost connection says nothing of the account, a held lock only that it is busy.
+            if not connection.is_usable():
+                raise
+            failed += 1
+            logger.warning("account is busy", exc_info=True, extra={"account_id": account.pk})
+        except Exception:
+            failed += 1
+            logger.exception("usage not summarised", extra={"account_id": account.pk})
+    return Summarised(len(accounts), rows, failed)
+
+
+def touch_days(changed: Iterable[tuple[Ints, Ints]], *, now: datetime) -> None:
+    """Mark the days of windows long past whose usage the caller's transaction changes.
+
+    `changed` gives lives and the starts, in ms, of as many windows of theirs.
+    """
+    long_past_ms = to_ms(now - LONG_PAST)
+    old = [
+        np.stack([lives[is_old], windows_ms[is_old] // _DAY_MS])
+        for lives, windows_ms in changed
+        for is_old in [windows_ms < long_past_ms]
+        if is_old.any()
+    ]
+    if not old:
+        return
+    pairs = np.unique(np.concatenate(old, axis=1), axis=1)
+    with connection.cursor() as cursor:
+        # DO NOTHING would not do: a row that another transaction is taking at this moment has
+        # to be waited for, and the write does. Sorted, so that two folds do not wait in a ring.
+        cursor.execute(
+            """
+            INSERT INTO metering_touchedday (account_id, day)
+            SELECT DISTINCT sandbox.account_id, DATE '1970-01-01' + touched.day
+            FROM unnest(%s::bigint[], %s::integer[]) AS touched(life, day)
+            JOIN metering_life life ON life.id = touched.life
+            JOIN metering_sandbox sandbox ON sandbox.id = life.sandbox_id
+            ORDER BY 1, 2
+            ON CONFLICT (account_id, day) DO UPDATE SET day = EXCLUDED.day
+            """,
+            [pairs[0].tolist(), pairs[1].tolist()],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DayUsage:
+    """What an account used on one of its local days, in base units, and how many ran for it."""
+
+    day: date
+    usage: dict[Meter, int]
+    running_ms: int
+    measured_ms: int
+    sandboxes: int
+    lives: int
+
+
+def daily_usage(account_id: UUID, first_day: date, last_day: date) -> list[DayUsage]:
+    """Return an account's days from `first_day` to `last_day`, both included, in order.
+
+    Days without usage are left out, and so are meters. `sandboxes` counts those that had
+    any record, `lives` their starts that ran.
+    """
+    columns = {meter: UNITS[meter].stored for meter in Meter}
+    days: Iterable[Mapping[str, Any]] = (
+        DailyUsageSummary.objects.filter(account=account_id, day__range=(first_day, last_day))
+        .values("day")
+        .annotate(
+            running=Sum("running_ms"),
+            measured=Sum("measured_ms"),
+            sandboxes=Count("pk"),
+            lives=Sum("life_count"),
+            **{f"sum_{column}": Sum(column) for column in columns.values()},
+        )
+        .order_by("day")
+    )
+    return [
+        DayUsage(
+            day=row["day"],
+            usage={
+                meter: int(row[f"sum_{column}"])
+                for meter, column in columns.items()
+                if row[f"sum_{column}"]
+            },
+            running_ms=int(row["running"]),
+            measured_ms=int(row["measured"]),
+            sandboxes=row["sandboxes"],
+            lives=row["lives"],
+        )
+        for row in days
+    ]
+
+
+def _lock(account_id: UUID) -> None:
+    """Wait until nobody else summarises the account, and keep others out of this transaction.
+
+    Not by the account's registration: every fold has that locked for sharing.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"summaries of {account_id}"]
+        )
+
+
+def _replace(account: AccountRegistration, days: set[date], now: datetime) -> int:
+    zone = ZoneInfo(account.time_zone)
+    kept_since = records_kept_since(now)
+    asked = sorted(day for day in days if kept_since <= local_day_start(day, zone) <= now)
+    changed = 0
+    with connection.cursor() as cursor:
+        for first, last in _runs(asked):
+            parameters = day_parameters([account.pk], [account.time_zone], first=first, last=last)
+            cursor.execute(_REPLACE, parameters | {"now": now})
+            changed += cursor.rowcount
+    return changed
+
+
+def _runs(days: list[date]) -> Iterator[tuple[date, date]]:
+    """Yield the first and last day of each run of days that follow each other."""
+    for n, day in enumerate(days):
+        if n == 0 or day - days[n - 1] != _DAY:
+            first = day
+        if n == len(days) - 1 or days[n + 1] - day != _DAY:
+            yield first, day
+
+
+def _accounts_to_summarise(now: datetime) -> Iterator[tuple[AccountRegistration, date | None]]:
+    """Yield the accounts that had a container lately or a day touched, with the newest summary."""
+    accounts = AccountRegistration.objects.raw(
+        """
+        SELECT account.*, (
+            SELECT max(day) FROM metering_dailyusagesummary summary
+            WHERE summary.account_id = account.account_id) AS newest_day
+        FROM metering_accountregistration account
+        WHERE account_id IN (
+            SELECT sandbox.account_id FROM metering_life life
+            JOIN metering_sandbox sandbox ON sandbox.id = life.sandbox_id
+            WHERE life.gone_at IS NULL OR life.gone_at >= %(since)s)
+        OR account_id IN (SELECT account_id FROM metering_touchedday)
+        -- Whom a run that is cut off does not reach, the next one may.
+        ORDER BY random()
+        """,
+        {"since": now - RECENT},
+    )
+    for account in accounts:
+        newest_day: date | None = vars(account)["newest_day"]
+        yield account, newest_day
+
+
+def _recent_days(
+    account: AccountRegistration, newest_day: date | None, now: datetime
+) -> Iterator[date]:
+    """Yield the local days that are not summarised for good, up to today."""
+    zone = ZoneInfo(account.time_zone)
+    today = now.astimezone(zone).date()
+    first = (now - RECENT).astimezone(zone).date()
+    if newest_day is None:
+        first = min(first, account.registered_at.astimezone(zone).date())
+    elif newest_day < first:
+        # Nothing ran since, or nobody summarised it: a run that was missed is caught up here.
+        first = newest_day - RECENT
+    first = max(first, today - LOOK_BACK)
+    for n in range((today - first).days + 1):
+        yield first + n * _DAY
+
+
+def _take_touched_days(account: AccountRegistration) -> set[date]:
+    """Remove the account's marks and return the local days that they touch."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            DELETE FROM metering_touchedday WHERE id IN (
+                SELECT id FROM metering_touchedday WHERE account_id = %s
+                ORDER BY day FOR UPDATE)
+            RETURNING day
+            """,
+            [account.pk],
+        )
+        marked = [day for (day,) in cursor.fetchall()]
+    zone = ZoneInfo(account.time_zone)
+    return {
+        moment.astimezone(zone).date()
+        for day in marked
+        for start in [datetime(day.year, day.month, day.day, tzinfo=UTC)]
+        for moment in (start, start + _DAY - timedelta(minutes=15))
+    }
