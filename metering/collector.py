@@ -239,7 +239,7 @@ def _collect(
         reading.container_id: _sampled(
             life := settled.open[reading.container_id],
             states.get(reading.container_id, State.RUNNING),
-            Event.STARTED if life.life in settled.begun else Event.PERIODIC,
+            Event.STARTED if life.is_new else Event.PERIODIC,
         )
         for reading in believed
     }
@@ -298,7 +298,7 @@ def _due(host: Host, settled: Settled, interval: timedelta) -> dict[str, int]:
     return {
         key: passes
         for key, passes in every.items()
-        if host.pass_count % passes == 0 or settled.open[key].life in settled.begun
+        if host.pass_count % passes == 0 or settled.open[key].is_new
     }
 
 

@@ -35,6 +35,8 @@ class RosterLife:
     has_network: bool
     allocation: Allocation
     interval_s: int | None
+    # Recorded since the last pass: its first reading is to come.
+    is_new: bool = False
 
 
 @dataclass(slots=True)
@@ -70,6 +72,7 @@ def load_roster(host: Host) -> dict[str, RosterLife]:
                 gpu_count or 0,
             ),
             interval_s=interval_s,
+            is_new=host.events_read_until is None or recorded_at > host.events_read_until,
         )
         for (
             life,
@@ -82,6 +85,7 @@ def load_roster(host: Host) -> dict[str, RosterLife]:
             memory_limit,
             gpu_count,
             interval_s,
+            recorded_at,
         ) in rows.values_list(
             "pk",
             "container_id",
@@ -93,6 +97,7 @@ def load_roster(host: Host) -> dict[str, RosterLife]:
             "memory_limit_bytes",
             "gpu_count",
             "sandbox__interval_s",
+            "recorded_at",
         )
     }
 
@@ -237,6 +242,8 @@ def _go_on(host: Host, settled: Settled, life: Life, container: Container) -> No
     if life.ended_at is not None or life.gone_at is not None:
         # Its host was silent and is back, or an answer was wrong: it is the same life.
         changes |= {"ended_at": None, "gone_at": None}
+        # It ran, as is known now; what was not measured of it is the fold's to say.
+        Gap.objects.filter(life=life, meter=Gap.WHOLE_LIFE).delete()
     if changes:
         for name, value in changes.items():
             setattr(life, name, value)
@@ -251,6 +258,7 @@ def _go_on(host: Host, settled: Settled, life: Life, container: Container) -> No
         has_network=not life.network_unmetered,
         allocation=allocation_of(life),
         interval_s=life.sandbox.interval_s,
+        is_new=host.events_read_until is None or life.recorded_at > host.events_read_until,
     )
 
 

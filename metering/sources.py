@@ -15,6 +15,7 @@ from metering.simulator import SCHEME, Simulator, fleet_of
 from metering.source import Source
 
 _LOCAL = "unix:"
+CONTAINERS_TRIED = 3
 # By endpoint; None: the kernel's files of its containers cannot be read here.
 _by_files: dict[str, CgroupSource | None] = {}
 
@@ -27,9 +28,7 @@ def open_source(host: Host) -> Source:
     """
     if host.endpoint.startswith(SCHEME):
         return _simulated_fleet(host.endpoint, host.registered_at)
-    engine = docker_engine(
-        host.endpoint, settings.METERING_CONCURRENCY, settings.METERING_CALL_TIMEOUT_S
-    )
+    engine = _engine(host.endpoint)
     if settings.METERING_SOURCE == "engine" or not host.endpoint.startswith(_LOCAL):
         return engine
     if host.endpoint not in _by_files:
@@ -37,13 +36,25 @@ def open_source(host: Host) -> Source:
     return _by_files.get(host.endpoint) or engine
 
 
+def engine_of(host: Host) -> DockerEngine | None:
+    """Return the engine that a host's endpoint names, None where there is none."""
+    return None if host.endpoint.startswith(SCHEME) else _engine(host.endpoint)
+
+
+def _engine(endpoint: str) -> DockerEngine:
+    return docker_engine(endpoint, settings.METERING_CONCURRENCY, settings.METERING_CALL_TIMEOUT_S)
+
+
 def _try_files(endpoint: str, engine: DockerEngine) -> None:
-    """Find out from a running container; while none runs it stays open."""
+    """Find out from running containers; while none stays running it is left open."""
     listed = engine.list_containers()
     running = [found.container_id for found in listed if found.state is State.RUNNING]
-    for container_id, pid in engine.find_pids(running[:1]).items():
-        is_here = cgroup_files_here(container_id, pid)
-        _by_files[endpoint] = CgroupSource(engine, find_pids=engine.find_pids) if is_here else None
+    tried = engine.find_pids(running[:CONTAINERS_TRIED])
+    if any(cgroup_files_here(container_id, pid) for container_id, pid in tried.items()):
+        _by_files[endpoint] = CgroupSource(engine, find_pids=engine.find_pids)
+    elif tried.items() & engine.find_pids(list(tried)).items():
+        # One that still runs could not be read, so it is not for having ended.
+        _by_files[endpoint] = None
 
 
 @lru_cache(maxsize=8)

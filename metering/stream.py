@@ -14,7 +14,7 @@ from uuid import UUID
 import redis
 from django.conf import settings
 
-from metering.period import to_ms
+from metering.period import from_ms, to_ms
 from metering.samples import Batch, pack
 
 # Numbering and appending are one step, so that a lost batch leaves a hole whoever writes.
@@ -92,6 +92,31 @@ def read_after(host_id: UUID, entry_id: str, *, limit: int) -> Iterator[Entry]:
         limit -= len(page)
         largest = max(len(fields[b"b"]) for _, fields in page)
         size = min(max(PAGE_BYTES // max(largest, 1), 1), PAGE_ENTRIES)
+
+
+def waiting_since(host_id: UUID, entry_id: str) -> datetime | None:
+    """Return when the first entry after `entry_id` was appended; None when there is none.
+
+    Raises StreamUnavailableError.
+    """
+    try:
+        page = _redis().xrange(_stream_key(host_id), f"({entry_id}", "+", 1)
+    except redis.RedisError as error:
+        raise StreamUnavailableError(f"Redis did not give the stream: {error}") from error
+    return from_ms(_order(page[0][0].decode())[0]) if page else None
+
+
+def memory_share() -> float:
+    """Return how much of what Redis may use is used; 0.0 when it has no limit of its own.
+
+    Raises StreamUnavailableError.
+    """
+    try:
+        memory = _redis().info("memory")
+    except redis.RedisError as error:
+        raise StreamUnavailableError(f"Redis did not answer: {error}") from error
+    limit = int(memory["maxmemory"])
+    return int(memory["used_memory"]) / limit if limit else 0.0
 
 
 @contextmanager

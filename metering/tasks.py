@@ -16,10 +16,12 @@ from kombu.exceptions import OperationalError as BrokerError
 
 from metering import summaries
 from metering.aggregator import aggregate_host
-from metering.collector import collect_host
+from metering.collector import collect_host, collect_storage
 from metering.models import Host
+from metering.pace import interval_of, is_due
 from metering.partitions import make_partitions
-from metering.services import note_fold_problem
+from metering.services import PUSHED, note_fold_problem
+from metering.silence import close_silent_hosts
 from metering.source import SourceError
 from metering.stream import StreamUnavailableError, collecting
 
@@ -41,9 +43,9 @@ def _outages_in_one_line(doing: str, **where: str) -> Iterator[None]:
 
 @shared_task(name="metering.tasks.collect_all")
 def collect_all() -> None:
-    """Send each active host's queue one pass."""
+    """Send each active host's queue one pass; where samples are sent there is none to make."""
     with _outages_in_one_line("sending passes"):
-        for host_id in Host.objects.filter(is_active=True).values_list("pk", flat=True):
+        for host_id in _hosts_to_collect():
             collect.apply_async(
                 (str(host_id),),
                 queue=f"collect.{host_id}",
@@ -51,15 +53,52 @@ def collect_all() -> None:
             )
 
 
+def _hosts_to_collect() -> list[UUID]:
+    collected = Host.objects.filter(is_active=True).exclude(endpoint__startswith=PUSHED)
+    return list(collected.values_list("pk", flat=True))
+
+
 @shared_task(name="metering.tasks.collect")
 def collect(host_id: str) -> None:
-    """Read a host once, unless a pass over it is still going on."""
+    """Read a host once, unless a pass over it is still going on, or would be too soon.
+
+    While folding does not keep up, passes are further apart than ticks.
+    """
     with (
         _outages_in_one_line("collecting", host=host_id),
         collecting(UUID(host_id)) as is_free,
     ):
-        if is_free:
-            collect_host(UUID(host_id), now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        host = Host.objects.select_related("cursor").get(pk=host_id)
+        interval = interval_of(host.cursor, now=now)
+        if is_free and is_due(host.events_read_until, interval, now=now):
+            collect_host(UUID(host_id), now=now, interval=interval)
+
+
+@shared_task(name="metering.tasks.read_storage_of_all")
+def read_storage_of_all() -> None:
+    """Send each active host's queue one reading of storage."""
+    with _outages_in_one_line("sending readings of storage"):
+        for host_id in _hosts_to_collect():
+            read_storage.apply_async(
+                (str(host_id),),
+                queue=f"collect.{host_id}",
+                expires=settings.METERING_STORAGE_INTERVAL_S,
+            )
+
+
+@shared_task(name="metering.tasks.read_storage")
+def read_storage(host_id: str) -> None:
+    """Read what the sandboxes of a host take up."""
+    with _outages_in_one_line("reading storage", host=host_id):
+        collect_storage(UUID(host_id), now=datetime.now(UTC))
+
+
+@shared_task(name="metering.tasks.close_silent")
+def close_silent() -> None:
+    """Close the lives of hosts that nobody hears of."""
+    with _outages_in_one_line("closing silent hosts"):
+        close_silent_hosts(now=datetime.now(UTC))
 
 
 @shared_task(name="metering.tasks.aggregate_all")

@@ -31,6 +31,12 @@ app.conf.beat_schedule = {
     "collect": _every(
         "metering.tasks.collect_all", seconds=settings.METERING_INTERVAL_S, queue="default"
     ),
+    "read storage": _every(
+        "metering.tasks.read_storage_of_all",
+        seconds=settings.METERING_STORAGE_INTERVAL_S,
+        queue="default",
+    ),
+    "close silent hosts": _every("metering.tasks.close_silent", seconds=60, queue="default"),
     "aggregate": _every("metering.tasks.aggregate_all", seconds=15, queue="aggregate"),
     "sweep billing": _every("billing.tasks.sweep_billing", seconds=15, queue="billing"),
     "make partitions": _every(

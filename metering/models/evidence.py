@@ -10,6 +10,9 @@ from metering.models.lives import Life
 class Gap(models.Model):
     """Time in which a life ran and a meter was not measured, and why. Never billed."""
 
+    # The meter of a gap in which nobody knows whether the life ran at all.
+    WHOLE_LIFE = "life"
+
     class Reason(models.TextChoices):
         """Why nothing was measured."""
 

@@ -1,0 +1,75 @@
+"""What becomes of lives whose host nobody hears of: it is silent, or was set not active."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.db.models import Q
+
+from metering import stream
+from metering.models import Gap, Host, Life, StreamCursor
+from metering.period import MILLISECOND
+
+SILENT_AFTER = timedelta(minutes=10)
+
+logger = logging.getLogger(__name__)
+
+
+def close_silent_hosts(*, now: datetime) -> int:
+    """Close the lives of hosts not heard of for ten minutes, or not active; return how many.
+
+    They end when the host was last seen, and a gap says from when on nobody knows. A host that
+    comes back goes on with the same lives, and their counters lose nothing. Safe to repeat.
+    """
+    closed = 0
+    unheard = Host.objects.filter(
+        Q(is_active=False) | Q(last_seen_at__lt=now - SILENT_AFTER), last_seen_at__isnull=False
+    )
+    for host in unheard:
+        count = _close_lives(host, now)
+        if count:
+            logger.warning("lives of a silent host closed", extra={"host": host.pk, "lives": count})
+        closed += count
+        _count_as_collected(host)
+    return closed
+
+
+@transaction.atomic
+def _close_lives(host: Host, now: datetime) -> int:
+    if host.last_seen_at is None:
+        raise ValueError(f"Host {host.name} was never seen.")
+    gaps = []
+    lives = Life.objects.select_for_update().filter(host=host, ended_at__isnull=True)
+    for life in lives:
+        life.ended_at = max(host.last_seen_at, life.started_at)
+        if now > life.ended_at:
+            gaps.append(
+                Gap(
+                    life=life,
+                    meter=Gap.WHOLE_LIFE,
+                    start=life.ended_at,
+                    end=now,
+                    reason=Gap.Reason.HOST_SILENT,
+                    recorded_at=now,
+                )
+            )
+    Life.objects.bulk_update(lives, ["ended_at"], batch_size=1000)
+    Gap.objects.bulk_create(gaps, ignore_conflicts=True)
+    return len(lives)
+
+
+@transaction.atomic
+def _count_as_collected(host: Host) -> None:
+    """Let invoices not wait for what a silent host may still say; that would be late usage."""
+    cursor = StreamCursor.objects.select_for_update(skip_locked=True).filter(host=host).first()
+    if cursor is None or host.last_seen_at is None:
+        return
+    if stream.waiting_since(host.pk, cursor.entry_id) is not None:
+        return
+    # A life that ended when the host was last seen ended before this.
+    until = host.last_seen_at + MILLISECOND
+    if cursor.collected_until is None or cursor.collected_until < until:
+        cursor.collected_until = until
+        cursor.save(update_fields=["collected_until"])
