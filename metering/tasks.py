@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import OperationalError
 from kombu.exceptions import OperationalError as BrokerError
 
-from metering import summaries
+from metering import audit, summaries
 from metering.aggregator import aggregate_host
 from metering.collector import collect_host, collect_storage
 from metering.models import Host
@@ -134,3 +134,13 @@ def summarise_touched_days() -> None:
     with _outages_in_one_line("summarising days"):
         done = summaries.summarise_touched_days(now=datetime.now(UTC))
         logger.info("days summarised", extra=asdict(done))
+
+
+@shared_task(name="metering.tasks.audit_usage", time_limit=280, soft_time_limit=270)
+def audit_usage() -> None:
+    """Prove that all usage adds up, or say in the log what does not."""
+    with _outages_in_one_line("auditing usage"):
+        failing = audit.audit_usage(now=datetime.now(UTC)).failing
+        if failing:
+            counts = ", ".join(f"{check}: {count}" for check, count in failing.items())
+            logger.error("usage does not add up: %s", counts)
