@@ -29,7 +29,7 @@ from metering.readings import (
 from metering.samples import Event, Known, Missed, Records, State
 from metering.steps import Bools, Ints, Pieces, Steps, cut, find_steps, reduce_windows, share, sums
 
-_MISSED = {
+_MISSED: dict[int, str] = {
     Missed.COLLECTOR_DOWN: "collector_down",
     Missed.CLOCK_SKEW: "clock_skew",
     Missed.REJECTED: "rejected",
@@ -116,12 +116,7 @@ def _fold_counter(
     growth[fallen] = 0
     opening = closing - growth
 
-    length = (steps.end_ms - steps.start_ms)[pieces.step]
-    from_ms = pieces.start_ms - steps.start_ms[pieces.step]
-    to_ms = pieces.end_ms - steps.start_ms[pieces.step]
-    piece_growth = growth[pieces.step]
-    opened = opening[pieces.step] + share(piece_growth, from_ms, length)
-    closed = opening[pieces.step] + share(piece_growth, to_ms, length)
+    opened, closed = _share_growth(opening, growth, pieces)
     group_ends = np.append(pieces.groups[1:], len(pieces.step))[: len(pieces.groups)] - 1
     usage[counter] = sums(closed - opened, pieces)
     usage["opening_" + counter] = opened[pieces.groups]
@@ -146,6 +141,19 @@ def _fold_counter(
     ]
 
 
+def _share_growth(opening: Ints, growth: Ints, pieces: Pieces) -> tuple[Ints, Ints]:
+    """Return the counter where each piece opens and where it closes."""
+    steps, cut_pieces = pieces.steps, pieces.cut
+    opened, closed = pieces.of_steps(opening), pieces.of_steps(opening + growth)
+    if len(cut_pieces):
+        step = pieces.step[cut_pieces]
+        length_ms = steps.end_ms[step] - steps.start_ms[step]
+        for counter, edge_ms in ((opened, pieces.start_ms), (closed, pieces.end_ms)):
+            passed_ms = edge_ms[cut_pieces] - steps.start_ms[step]
+            counter[cut_pieces] = opening[step] + share(growth[step], passed_ms, length_ms)
+    return opened, closed
+
+
 def _fold_memory(
     pieces: Pieces, state: Ints, readings: Records, after: Records, usage: Records
 ) -> list[Gap]:
@@ -154,7 +162,7 @@ def _fold_memory(
     rows = steps.rows
     stopped = rows["state"] == State.STOPPED
     known = ((rows["known"] & int(Known.MEMORY)) != 0) & ~stopped
-    counts = np.isin(state, COUNTING["memory_byte_ms"])
+    counts = _is_one_of(state, COUNTING["memory_byte_ms"])
     gauge = _Gauge(
         name="memory",
         amount="memory_bytes",
@@ -188,62 +196,74 @@ def _fold_gauge(
 
     `counts` says for each step whether the gauge counts in it. Moves its reading in `after`.
     """
-    steps, step = pieces.steps, pieces.step
+    steps = pieces.steps
     series, until_field = steps.series, f"{gauge.name}_held_until_ms"
     before, seen = steps.before(gauge.known)
     value = np.where(seen, gauge.values[before], readings[gauge.amount][series])
     held = np.where(seen, gauge.held_until[before], readings[until_field][series])
 
-    measured_ms = np.maximum(np.minimum(pieces.end_ms, held[step]) - pieces.start_ms, 0)
-    measured_ms[~counts[step]] = 0
+    held_ms = np.minimum(pieces.end_ms, pieces.of_steps(held)) - pieces.start_ms
+    measured_ms = np.maximum(held_ms, 0) * pieces.of_steps(counts)
 
-    newest, any_here = _newest(gauge.known, steps)
+    newest, any_here = steps.newest(gauge.known)
     moved = series[steps.last][any_here]
     after[gauge.amount][moved] = gauge.values[newest[any_here]]
     after[until_field][moved] = gauge.held_until[newest[any_here]]
 
     unmeasured = np.flatnonzero(counts & (steps.end_ms > np.maximum(held, steps.start_ms)))
     gaps = [
-        Gap(
-            life=int(steps.rows["life"][i]),
-            meter=gauge.name,
-            start_ms=int(max(held[i], steps.start_ms[i])),
-            end_ms=int(steps.end_ms[i]),
-            reason="before_first_sample" if held[i] == NEVER else _reason(steps, int(i)),
+        Gap(life, gauge.name, start_ms, end_ms, _reason(held_ms, missed))
+        for life, start_ms, end_ms, held_ms, missed in zip(
+            steps.rows["life"][unmeasured].tolist(),
+            np.maximum(held, steps.start_ms)[unmeasured].tolist(),
+            steps.end_ms[unmeasured].tolist(),
+            held[unmeasured].tolist(),
+            steps.missed[unmeasured].tolist(),
+            strict=True,
         )
-        for i in unmeasured
     ]
-    return sums(value[step] * measured_ms, pieces), sums(measured_ms, pieces), gaps
+    return sums(pieces.of_steps(value) * measured_ms, pieces), sums(measured_ms, pieces), gaps
 
 
-def _reason(steps: Steps, row: int) -> str:
-    """Return why nothing was held up to a row: as its batch says, else only that it was long."""
-    return _MISSED.get(Missed(int(steps.missed[row])), "held_too_long")
+def _reason(held_until_ms: int, missed: int) -> str:
+    """Return why nothing was held: as the batch that ends it says, else only that it was long."""
+    if held_until_ms == NEVER:
+        return "before_first_sample"
+    return _MISSED.get(missed, "held_too_long")
 
 
 def _fold_allocated(
     pieces: Pieces, state: Ints, readings: Records, after: Records, usage: Records
 ) -> None:
     """Add limits and devices over time to `usage`. What is allocated holds until told otherwise."""
-    steps, step = pieces.steps, pieces.step
+    steps = pieces.steps
     known = (steps.rows["known"] & int(Known.ALLOCATION)) != 0
     before, seen = steps.before(known)
-    newest, any_here = _newest(known, steps)
+    newest, any_here = steps.newest(known)
     moved = steps.series[steps.last][any_here]
     lasting = {
-        states: _lasting(pieces, np.isin(state, states))
+        states: _lasting(pieces, _is_one_of(state, states))
         for states in {COUNTING[quantity] for quantity in ALLOCATED}
     }
     for quantity, field in ALLOCATED.items():
         values = steps.rows[field].astype(np.int64)
+        if not (values.any() or readings[field].any()):
+            continue  # Hardly any host has devices.
         value = np.where(seen, values[before], readings[field][steps.series])
-        usage[quantity] = sums(value[step] * lasting[COUNTING[quantity]], pieces)
+        usage[quantity] = sums(pieces.of_steps(value) * lasting[COUNTING[quantity]], pieces)
         after[field][moved] = values[newest[any_here]]
+
+
+def _is_one_of(state: Ints, states: tuple[State, ...]) -> Bools:
+    is_one = np.zeros(int(max(State)) + 1, np.bool_)
+    is_one[list(states)] = True
+    found: Bools = is_one[state]
+    return found
 
 
 def _lasting(pieces: Pieces, counts: Bools) -> Ints:
     """Return how long each piece is, 0 where its step does not count."""
-    lasting_ms: Ints = np.where(counts[pieces.step], pieces.end_ms - pieces.start_ms, 0)
+    lasting_ms: Ints = (pieces.end_ms - pieces.start_ms) * pieces.of_steps(counts)
     return lasting_ms
 
 
@@ -288,7 +308,10 @@ def _tail_gaps(steps: Steps, state: Ints) -> list[Gap]:
     """Return the ends of lives that no reading covers: from the last reading to the stop."""
     rows = steps.rows
     unread = (rows["event"] == Event.STOPPED) & ((rows["known"] & ALL_COUNTERS) == 0)
-    ran = np.isin(state, (State.RUNNING, State.PAUSED)) & (steps.end_ms > steps.start_ms)
+    unread &= steps.end_ms > steps.start_ms
+    if not unread.any():
+        return []
+    ran = _is_one_of(state, (State.RUNNING, State.PAUSED))
     return [
         Gap(
             life=int(rows["life"][i]),
@@ -303,7 +326,7 @@ def _tail_gaps(steps: Steps, state: Ints) -> list[Gap]:
 
 def _count_samples(pieces: Pieces, after: Records, usage: Records) -> None:
     steps = pieces.steps
-    end_ms = steps.end_ms[pieces.step]
+    end_ms = pieces.of_steps(steps.end_ms)
     usage["sample_count"] = sums(pieces.is_end.astype(np.int64), pieces)
     usage["last_sample_ms"] = reduce_windows(
         np.maximum, np.where(pieces.is_end, end_ms, NEVER), pieces
@@ -329,12 +352,6 @@ def _row_before(rows: Ints, readings: Ints, steps: Steps) -> Ints:
     # The first row of all has itself before it here, and takes its reading's figure.
     value: Ints = np.where(index > steps.first, rows[index - 1], readings[steps.series])
     return value
-
-
-def _newest(known: Bools, steps: Steps) -> tuple[Ints, Bools]:
-    """Return for each series in `steps.last` its newest known row, and whether it has one."""
-    newest = np.maximum.accumulate(np.where(known, np.arange(len(known)), -1))[steps.last]
-    return newest, newest >= steps.first[steps.last]
 
 
 def _reset_gap(reset: Reset) -> Gap:
