@@ -397,7 +397,16 @@ def test_an_event_carries_our_labels_of_its_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"Action": "exec_start: sh"}, {"Actor": {"ID": 5}}, {"timeNano": None}]
+    "change",
+    [
+        {"Action": "exec_start: sh"},
+        {"Actor": {"ID": 5}},
+        {"timeNano": None},
+        # A network has an id of the same form.
+        {"Type": "network"},
+        {"Actor": {"ID": ID, "Attributes": {"image": "busybox"}}},
+        {"Actor": {"ID": ID, "Attributes": None}},
+    ],
 )
 def test_an_event_that_is_not_looked_for_is_none(change: dict[str, Any]) -> None:
     assert parse_event(body(EVENT | change)) is None
