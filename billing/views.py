@@ -17,10 +17,13 @@ from rest_framework.views import APIView
 from billing import queries
 from billing.models import ApiKey, Invoice
 from billing.serializers import (
+    AccountCoverageSerializer,
     CurrentUsageSerializer,
+    DaysQuerySerializer,
     InvoiceSerializer,
     InvoiceWithLinesSerializer,
 )
+from metering.coverage import account_coverage
 
 
 class NewestFirst(CursorPagination):
@@ -45,6 +48,22 @@ class UsageCurrent(APIView):
         """Return the usage and cost of the month so far, counted up to `as_of`."""
         current = queries.current_usage(_account_of(request), now=datetime.now(UTC))
         return Response(CurrentUsageSerializer(current).data)
+
+
+class UsageCoverage(APIView):
+    """How much of what the account ran was measured, and the gaps."""
+
+    @extend_schema(
+        operation_id="usage_coverage",
+        parameters=[DaysQuerySerializer],
+        responses=AccountCoverageSerializer,
+    )
+    def get(self, request: Request) -> Response:
+        """Return the coverage of at most 92 local days: all of it, by day and by sandbox."""
+        asked = DaysQuerySerializer(data=request.query_params)
+        asked.is_valid(raise_exception=True)
+        coverage = account_coverage(_account_of(request), **asked.validated_data)
+        return Response(AccountCoverageSerializer(coverage).data)
 
 
 class InvoiceList(ListAPIView[Invoice]):
