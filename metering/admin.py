@@ -6,6 +6,7 @@ from django.contrib import admin
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 
+from metering.admin_keys import MeteringKeyAdmin
 from metering.meters import UNITS, Meter
 from metering.models import (
     AccountRegistration,
@@ -20,6 +21,9 @@ from metering.models import (
     UsageRow,
 )
 from metering.pages import Page, ReadOnlyPage, ReadOnlyRows
+
+# Metering keys have a file of their own; Django looks for an app's pages here.
+__all__ = ["MeteringKeyAdmin"]
 
 
 class CursorRows(ReadOnlyRows[StreamCursor, Host]):

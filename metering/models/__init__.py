@@ -2,6 +2,7 @@
 
 from metering.models.evidence import CounterReset, Gap, LateUsage, Refusal
 from metering.models.hosts import AccountRegistration, Host, StreamCursor
+from metering.models.keys import MeteringKey
 from metering.models.lives import InterfaceReading, Life, LifeReading, Sandbox, StorageReading
 from metering.models.summaries import DailyUsageSummary, TouchedDay
 from metering.models.usage import (
@@ -21,6 +22,7 @@ __all__ = [
     "LateUsage",
     "Life",
     "LifeReading",
+    "MeteringKey",
     "NetworkUsageRecord",
     "Refusal",
     "Sandbox",

@@ -1,0 +1,118 @@
+"""Metering keys: what a runtime shows to send samples, or to have a last reading taken."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from django.db import transaction
+
+from metering.models import AccountRegistration, Host, MeteringKey
+from metering.services import PUSHED, register_host
+
+KEY_START = "sbx_meter_"
+SECRET_BYTES = 32
+PREFIX_LENGTH = len(KEY_START) + 6
+USE_RECORDED_EVERY = timedelta(minutes=1)
+LONGEST_NAME = 100
+LONGEST_HOST_NAME = 64
+
+Scope = MeteringKey.Scope
+
+
+class KeyRefusedError(ValueError):
+    """The key cannot be issued like this; the message names the field and the way out."""
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(f"{field}: {detail}")
+        self.field = field
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedMeteringKey:
+    """A new key and its row. `key` exists nowhere else: show it now or never."""
+
+    row: MeteringKey
+    key: str
+
+
+@transaction.atomic
+def issue_metering_key(
+    *,
+    name: str,
+    host_name: str,
+    scopes: Collection[str],
+    account_id: UUID | None = None,
+    now: datetime,
+) -> IssuedMeteringKey:
+    """Make a key for the sample API. Each call makes another.
+
+    A host of the name is made if there is none: one whose samples are sent. With an account,
+    the key speaks of that account's sandboxes only. Raises KeyRefusedError.
+    """
+    check_metering_key(name=name, host_name=host_name, scopes=scopes, account_id=account_id)
+    host = Host.objects.filter(name=host_name).first()
+    if host is None:
+        host = register_host(host_id=uuid4(), name=host_name, endpoint=PUSHED, now=now)
+        Host.objects.filter(pk=host.pk).update(source="api")
+    key = KEY_START + secrets.token_urlsafe(SECRET_BYTES)
+    row = MeteringKey.objects.create(
+        host=host,
+        account_id=account_id,
+        name=name,
+        scopes=sorted(set(scopes)),
+        prefix=key[:PREFIX_LENGTH],
+        key_hash=_hash(key),
+        created_at=now,
+    )
+    return IssuedMeteringKey(row=row, key=key)
+
+
+def check_metering_key(
+    *, name: str, host_name: str, scopes: Collection[str], account_id: UUID | None
+) -> None:
+    """Raise KeyRefusedError when a key could not be issued like this."""
+    for field, text, longest in (
+        ("name", name, LONGEST_NAME),
+        ("host", host_name, LONGEST_HOST_NAME),
+    ):
+        if not (text.strip() and text.isprintable() and len(text) <= longest):
+            raise KeyRefusedError(field, f"Give it 1 to {longest} printable characters.")
+    if not scopes or not set(scopes) <= set(Scope.values):
+        raise KeyRefusedError("scopes", f"Give it one or more of {', '.join(Scope.values)}.")
+    if account_id and not AccountRegistration.objects.filter(pk=account_id).exists():
+        raise KeyRefusedError("account", f"{account_id} is no account here. Open it first.")
+    host = Host.objects.filter(name=host_name).first()
+    if host and Scope.SAMPLES in scopes and not host.endpoint.startswith(PUSHED):
+        raise KeyRefusedError(
+            "host",
+            f"{host_name} is read at {host.endpoint}, and what was sent as well would bill twice. "
+            "Take a host of another name for what is sent.",
+        )
+
+
+def authenticate_metering_key(key: str, *, now: datetime) -> MeteringKey | None:
+    """Return the row of a key that is known and not revoked, else None; note its use."""
+    row = (
+        MeteringKey.objects.select_related("host", "account")
+        .filter(key_hash=_hash(key), revoked_at__isnull=True)
+        .first()
+    )
+    if row and (row.last_used_at is None or row.last_used_at + USE_RECORDED_EVERY <= now):
+        MeteringKey.objects.filter(pk=row.pk).update(last_used_at=now)
+    return row
+
+
+def revoke_metering_key(metering_key_id: int, *, now: datetime) -> None:
+    """Refuse the key from now on. Safe to repeat: the first time stays."""
+    MeteringKey.objects.filter(pk=metering_key_id, revoked_at__isnull=True).update(revoked_at=now)
+
+
+def _hash(key: str) -> str:
+    # A plain hash is enough: the key is 256 random bits, so there is nothing to guess faster.
+    return hashlib.sha256(key.encode()).hexdigest()
