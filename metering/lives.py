@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from uuid import UUID
 
-from django.db import transaction
-from django.db.models import F
+from django.db import connection, transaction
 
 from metering.models import AccountRegistration, Host, Life, LifeReading, Refusal, Sandbox
 from metering.period import from_ms, to_ms
@@ -80,6 +79,7 @@ def have_sandboxes(names: set[tuple[UUID, str]], now: datetime) -> dict[tuple[UU
 
 
 def create_missing(lives: list[Life]) -> list[Life]:
+    """Record those of these lives that are not recorded, and return them. Safe to repeat."""
     recorded = set(
         Life.objects.filter(pk__in=[life.pk for life in lives]).values_list("pk", flat=True)
     )
@@ -196,13 +196,30 @@ def refuse(
     host: Host, reason: Refusal.Reason, subject: str, detail: str, *, now: datetime, count: int = 1
 ) -> None:
     """Record that something on a host is not metered, and why. Repeating it adds to its count."""
-    refusal, created = Refusal.objects.get_or_create(
-        host=host,
-        reason=reason,
-        subject=subject[:128],
-        defaults={"detail": detail[:500], "count": count, "first_at": now, "last_at": now},
-    )
-    if not created:
-        Refusal.objects.filter(pk=refusal.pk).update(
-            count=F("count") + count, detail=detail[:500], last_at=now
+    refuse_all(host, {(reason, subject[:128]): (detail, count)}, now=now)
+
+
+def refuse_all(
+    host: Host, refused: Mapping[tuple[Refusal.Reason, str], tuple[str, int]], *, now: datetime
+) -> None:
+    """Record many refusals at once: detail and count of each, by reason and subject."""
+    if not refused:
+        return
+    # In one order, so that two that do it at once do not wait for each other.
+    rows = [(*key, detail[:500], count) for key, (detail, count) in sorted(refused.items())]
+    reasons, subjects, details, counts = map(list, zip(*rows, strict=True))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO metering_refusal AS kept
+                (host_id, reason, subject, detail, count, first_at, last_at)
+            SELECT %s, reason, subject, detail, count, %s, %s
+            FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[])
+                refused(reason, subject, detail, count)
+            ON CONFLICT (host_id, reason, subject) DO UPDATE SET
+                count = kept.count + EXCLUDED.count,
+                detail = EXCLUDED.detail,
+                last_at = EXCLUDED.last_at
+            """,
+            [host.pk, now, now, [str(reason) for reason in reasons], subjects, details, counts],
         )
