@@ -31,7 +31,7 @@ from metering.samples import (
     unpack,
 )
 from metering.services import PUSHED, note_fold_problem
-from metering.steps import Bools, Ints
+from metering.steps import Bools, Ints, period_of
 from metering.tally import is_among
 
 logger = logging.getLogger(__name__)
@@ -265,10 +265,12 @@ def _concatenated(parts: list[Records], dtype: np.dtype[np.void]) -> Records:
 def _fold(host: Host, run: _Run, book: Book, now: datetime) -> int:
     """Fold a run's samples into the book; return how many of lives were believable."""
     kept = _believable(host, run.samples, now)
-    book.meet_lives(_distinct(run.samples["life"][kept], run.storage["life"]))
-    known = book.lives.has(run.samples["life"])
-    _refuse_unknown(host, run.samples["life"][kept & ~known], now)
-    kept &= known
+    lives = _distinct(run.samples["life"])
+    book.meet_lives(np.union1d(lives, _distinct(run.storage["life"])))
+    if not book.lives.has(lives).all():
+        known = book.lives.has(run.samples["life"])
+        _refuse_unknown(host, run.samples["life"][kept & ~known], now)
+        kept &= known
     samples, holds_ms, missed = run.samples, run.holds_ms, run.missed
     if not kept.all():
         samples, holds_ms, missed = samples[kept], holds_ms[kept], missed[kept]
@@ -283,7 +285,9 @@ def _fold(host: Host, run: _Run, book: Book, now: datetime) -> int:
 
 def _fold_interfaces(host: Host, run: _Run, samples: Records, book: Book, now: datetime) -> None:
     interfaces = run.interfaces
-    kept = book.lives.has(interfaces["life"]) & _plausible_time(interfaces["read_ms"], now)
+    kept = _plausible_time(interfaces["read_ms"], now)
+    if not book.lives.has(_distinct(interfaces["life"])).all():
+        kept &= book.lives.has(interfaces["life"])
     kept &= _believed(
         host,
         interfaces,
@@ -361,8 +365,9 @@ def _fold_storage(host: Host, run: _Run, book: Book, now: datetime) -> None:
         )
 
 
-def _distinct(*ids: Ints) -> Ints:
-    return np.unique(np.concatenate(ids))
+def _distinct(ids: Ints) -> Ints:
+    """Return these numbers once each, sorted. Passes mostly give the same ones again."""
+    return np.unique(ids[: period_of(ids)])
 
 
 _TIME_COMPLAINT = "read_ms is over 35 days old or over 5 minutes ahead"
