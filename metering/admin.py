@@ -7,6 +7,7 @@ from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 
 from metering.admin_keys import MeteringKeyAdmin
+from metering.admin_usage import DailyUsageSummaryAdmin, DayRows, WithCoverage, WithDays
 from metering.meters import UNITS, Meter
 from metering.models import (
     AccountRegistration,
@@ -22,8 +23,8 @@ from metering.models import (
 )
 from metering.pages import Page, ReadOnlyPage, ReadOnlyRows
 
-# Metering keys have a file of their own; Django looks for an app's pages here.
-__all__ = ["MeteringKeyAdmin"]
+# Keys and day summaries have files of their own; Django looks for an app's pages here.
+__all__ = ["DailyUsageSummaryAdmin", "MeteringKeyAdmin"]
 
 
 class CursorRows(ReadOnlyRows[StreamCursor, Host]):
@@ -92,7 +93,7 @@ class HostAdmin(Page[Host]):
 
 
 @admin.register(AccountRegistration)
-class AccountRegistrationAdmin(ReadOnlyPage[AccountRegistration]):
+class AccountRegistrationAdmin(WithDays):
     """The accounts whose sandboxes are metered, as billing registered them."""
 
     list_display = ("account_id", "time_zone", "registered_at", "frozen_until", "is_active")
@@ -110,14 +111,14 @@ class LifeRows(ReadOnlyRows[Life, Sandbox]):
 
 
 @admin.register(Sandbox)
-class SandboxAdmin(ReadOnlyPage[Sandbox]):
+class SandboxAdmin(WithCoverage):
     """What customers run."""
 
-    list_display = ("sandbox_id", "account", "recorded_at", "running")
+    list_display = ("sandbox_id", "account", "recorded_at", "running", "coverage")
     list_select_related = ("account",)
     search_fields = ("sandbox_id", "account__account_id")
     date_hierarchy = "recorded_at"
-    inlines = (LifeRows,)
+    inlines = (DayRows, LifeRows)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Sandbox]:
         """Return the sandboxes with the number of their lives that run."""

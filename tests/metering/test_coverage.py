@@ -4,6 +4,8 @@ from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from django.contrib.auth.models import User
+from django.test import Client
 
 from metering import coverage
 from metering.coverage import CoverageOfDay, GapsOfReason, account_coverage, gaps_by_reason
@@ -96,3 +98,31 @@ def test_an_account_that_ran_nothing_has_no_coverage_and_an_unknown_one_is_no_ac
     assert (covered.days, covered.sandboxes, covered.gaps) == ([], [], [])
     with pytest.raises(AccountRegistration.DoesNotExist):
         account_coverage(UUID(int=1), start=FIRST, end=date(2026, 12, 1))
+
+
+@pytest.fixture
+def staff(client: Client, monkeypatch: pytest.MonkeyPatch) -> Client:
+    monkeypatch.setattr("metering.admin_usage._today", lambda: FIRST + timedelta(days=2))
+    client.force_login(User.objects.create_superuser("admin", password="x"))  # noqa: S106 - a test's
+    return client
+
+
+def page(staff: Client, path: str) -> str:
+    answer = staff.get(f"/admin/metering/{path}")
+    assert answer.status_code == 200, path
+    return answer.content.decode()
+
+
+def test_staff_see_the_coverage_of_sandboxes_days_and_accounts(
+    account: UUID, staff: Client
+) -> None:
+    silent = Sandbox.objects.get(account=account, sandbox_id="silent")
+    assert "2.0 %" in page(staff, "sandbox/")
+    one = page(staff, f"sandbox/{silent.pk}/change/")
+    assert "collector_down, memory: 1 of 14,100.0 s in all" in one
+    assert "4.1 %" in one
+    of_account = page(staff, f"accountregistration/{account}/change/")
+    assert "2026-11-03: 2 sandboxes, 3.00 hours, coverage 36.1 %" in of_account
+    days = page(staff, f"dailyusagesummary/?q={account}&day={FIRST}")
+    assert "99.9 %" in days
+    assert "Days on which an account used unusually much" in days

@@ -8,7 +8,9 @@ from random import Random
 from uuid import UUID
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.management import call_command
+from django.test import Client
 
 from metering.meters import Meter
 from metering.models import DailyUsageSummary, Sandbox
@@ -161,3 +163,29 @@ def test_the_command_lists_a_days_spikes() -> None:
     out = StringIO()
     call_command("usage_spikes", "--day", "2026-11-19", stdout=out)
     assert "No account stands out on 2026-11-19." in out.getvalue()
+
+
+@pytest.mark.django_db
+def test_staff_see_the_last_days_spikes_of_all_meters_or_of_one(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metering.admin_usage._today", lambda: TODAY)
+    address = "/admin/metering/dailyusagesummary/spikes/"
+    assert "No account stands out." in admin_client.get(address).content.decode()
+    account = Host().account()
+    use(account, LOUD["five times as much"], last=TODAY)
+    for query, is_shown in (
+        ("", True),
+        ("?meter=cpu", True),
+        ("?meter=gpu", False),
+        ("?meter=x", True),
+    ):
+        shown = admin_client.get(address + query).content.decode()
+        assert ("180,000.000 cpu_seconds" in shown) is is_shown, query
+        assert (str(account) in shown) is is_shown
+
+
+@pytest.mark.django_db
+def test_who_may_not_see_days_does_not_see_their_spikes(client: Client) -> None:
+    client.force_login(User.objects.create_user("clerk", is_staff=True))
+    assert client.get("/admin/metering/dailyusagesummary/spikes/").status_code == 403
