@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
+from io import StringIO
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.db.models import F, Sum
 
@@ -263,3 +265,23 @@ def test_the_task_summarises_what_ran(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     tasks.summarise_touched_days()
     assert [record.message for record in caplog.records] == ["days summarised"]
+
+
+def test_the_command_recomputes_the_days_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+            del tz
+            return at(2, 8)
+
+    monkeypatch.setattr("metering.management.commands.summarise_usage.datetime", Clock)
+    host = Host()
+    account = host.account()
+    host.run(host.start(account, "sbx", at(2)), at(2), at(2, 6))
+    host.fold(at(2, 7))
+    out = StringIO()
+    call_command("summarise_usage", str(account), "2026-11-01", "2026-11-03", stdout=out)
+    assert out.getvalue() == "1 rows changed.\n"
+    assert_summaries_are_the_sums_of_records()
+    with pytest.raises(CommandError, match="is not registered"):
+        call_command("summarise_usage", str(UUID(int=1)), "2026-11-01", "2026-11-03")
