@@ -123,7 +123,10 @@ def settle(
     recorded = _recorded(host, looked_at)
     traced = {
         container_id: find_spans(
-            (life.started_ns for life in recorded[container_id]),
+            {
+                life.started_ns: to_ms(life.ended_at) * _MS_NS if life.ended_at else None
+                for life in recorded[container_id]
+            },
             by_container[container_id],
             containers.get(container_id),
         )
