@@ -51,6 +51,7 @@ class DayRows(ReadOnlyRows[DailyUsageSummary, Sandbox]):
     fields = ("day", "running_hours", "coverage", "life_count")
     readonly_fields = ("running_hours", "coverage")
     ordering = ("-day",)
+    hide_title = True
     verbose_name_plural = f"days (the last {COVERAGE_DAYS})"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[DailyUsageSummary]:
@@ -123,7 +124,7 @@ class WithDays(ReadOnlyPage[AccountRegistration]):
                 f"{day.running_ms / _HOUR_MS:,.2f}",
                 covered(day.measured_ms, day.running_ms),
             )
-            for day in daily_usage(account.pk, today - timedelta(days=SPIKE_DAYS), today)[::-1]
+            for day in daily_usage(account.pk, today - timedelta(days=SPIKE_DAYS - 1), today)[::-1]
         ]
         line = "{}: {} sandboxes, {} hours, coverage {}"
         return format_html_join(SafeString("<br>"), line, lines) or "nothing ran"
@@ -136,12 +137,12 @@ class DailyUsageSummaryAdmin(ReadOnlyPage[DailyUsageSummary]):
     list_display = (
         "day",
         "sandbox",
-        "account",
+        "coverage",
+        "life_count",
         "cpu_seconds",
         "memory_gb_seconds",
         "egress_gb",
-        "coverage",
-        "life_count",
+        "account",
     )
     list_filter = ("day",)
     list_select_related = ("sandbox",)
