@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter, itemgetter
@@ -15,6 +15,7 @@ from metering import stream
 from metering.lives import create_missing, have_sandboxes, refuse_all
 from metering.models import (
     AccountRegistration,
+    Gap,
     Host,
     Life,
     LifeReading,
@@ -89,6 +90,7 @@ def take_samples(
         stream.append(call.host.pk, batch)
     # After the stream has them: a crash in between repeats the call, which changes nothing.
     _write_limits(kept, lives, limits)
+    _reopen_lives({lives[sample.life].pk for sample in kept})
     for sample in stops:
         _end_life(lives[sample.life], from_ms(sample.read_ms))
     if kept or call.duplicates:
@@ -235,7 +237,8 @@ def _until_their_end(
 
     A life ends once. A stop before what is folded of its life is rejected as well.
     """
-    ends_ms = {key: to_ms(life.ended_at) for key, life in lives.items() if life.ended_at}
+    # Lives of a host that was silent are closed, and not gone: they go on when it is back.
+    ends_ms = {key: to_ms(life.gone_at) for key, life in lives.items() if life.gone_at}
     kept = []
     for sample in sorted(samples, key=lambda sample: sample.read_ms):
         life, is_stop = lives[sample.life], sample.event is Event.STOPPED
@@ -303,8 +306,20 @@ def _write_limits(
     Life.objects.bulk_update(sorted(changed, key=attrgetter("pk")), LIMITS)
 
 
+@transaction.atomic
+def _reopen_lives(numbers: Collection[int]) -> None:
+    """Let lives go on that were closed while their host was silent: they ran, as is known now.
+
+    What was not measured meanwhile is the fold's to say.
+    """
+    closed = Life.objects.filter(pk__in=numbers, ended_at__isnull=False, gone_at__isnull=True)
+    if reopened := list(closed.order_by("pk").select_for_update().values_list("pk", flat=True)):
+        Gap.objects.filter(life__in=reopened, meter=Gap.WHOLE_LIFE).delete()
+        Life.objects.filter(pk__in=reopened).update(ended_at=None)
+
+
 def _end_life(life: Life, ended_at: datetime) -> None:
-    Life.objects.filter(pk=life.pk, ended_at__isnull=True).update(
+    Life.objects.filter(pk=life.pk, gone_at__isnull=True).update(
         ended_at=ended_at, gone_at=ended_at
     )
 

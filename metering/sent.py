@@ -143,7 +143,7 @@ def batches(
                 ],
                 STORAGE_SAMPLE,
             ),
-            storage_interval_ms=max(STORAGE_INTERVAL_MS, interval_ms),
+            storage_interval_ms=STORAGE_INTERVAL_MS,
         )
 
 

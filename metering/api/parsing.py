@@ -24,7 +24,8 @@ from metering.sent import Fault, Rejection, SentSample, subject_of
 EVENT_TYPE = "soulbox.sandbox.sample"
 LARGEST_COUNTER = 2**62 - 1
 LARGEST_GPU_COUNT = 2**16 - 1
-LARGEST_INTERVAL_S = 3600
+# Well below the ten minutes after which a host counts as silent.
+LARGEST_INTERVAL_S = 300
 LONGEST_LIFE_KEY = 128
 MOST_INTERFACES = 64
 

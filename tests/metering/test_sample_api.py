@@ -37,6 +37,7 @@ from metering.queries import streams_behind
 from metering.samples import unpack
 from metering.sent import Fault
 from metering.services import register_host
+from metering.silence import close_silent_hosts
 from metering.source import SourceError
 from metering.stream import StreamUnavailableError
 from metering.tasks import collect_all
@@ -223,7 +224,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"event": "oom"}, "event", "malformed"),
     ({"event": "stopped"}, "state", "not_stopped"),
     ({"interval_s": 0}, "interval_s", "too_small"),
-    ({"interval_s": 3601}, "interval_s", "too_large"),
+    ({"interval_s": 301}, "interval_s", "too_large"),
     ({"interval_s": 0.5}, "interval_s", "not_an_integer"),
     ({"interfaces": []}, "interfaces", "malformed"),
     ({"interfaces": {"eth0": 5}}, "interfaces.eth0", "malformed"),
@@ -429,6 +430,25 @@ def test_a_stop_whose_life_was_not_written_ends_it_when_it_is_sent_again() -> No
     Life.objects.update(ended_at=None, gone_at=None)
     assert runtime.send(*samples)["duplicates"] == 10
     assert Life.objects.get().ended_at == NOON
+
+
+@pytest.mark.parametrize("last", [{}, {"state": "stopped", "event": "stopped"}])
+def test_a_life_that_was_closed_while_its_host_was_silent_goes_on(last: dict[str, str]) -> None:
+    runtime = Runtime()
+    samples = a_life_of_ten_minutes(runtime)
+    runtime.send(*samples[:4])
+    runtime.aggregate()
+    Host.objects.update(last_seen_at=NOON - 20 * MINUTE)
+    assert close_silent_hosts(now=NOON - 4 * MINUTE) == 1
+    assert Gap.objects.filter(meter=Gap.WHOLE_LIFE).count() == 1
+    # A repeat tells nothing new, so it is no sign of life.
+    assert runtime.send(*samples[:4])["duplicates"] == 4
+    assert Life.objects.get().ended_at is not None
+    assert runtime.send(samples[8] | last)["accepted"] == 1
+    assert Life.objects.get().ended_at == (NOON - MINUTE if last else None)
+    assert not Gap.objects.filter(meter=Gap.WHOLE_LIFE).exists()
+    runtime.aggregate()
+    assert runtime.usage()[Meter.CPU] == 270 * 10**9
 
 
 def test_limits_left_out_stay_as_they_were() -> None:
