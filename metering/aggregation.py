@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metering.passes import find_passes, fold_interface_passes, fold_life_passes
 from metering.period import WINDOW_MS
 from metering.readings import (
     ALL_COUNTERS,
@@ -28,6 +29,7 @@ from metering.readings import (
 )
 from metering.samples import Event, Known, Missed, Records, State
 from metering.steps import Bools, Ints, Pieces, Steps, cut, find_steps, reduce_windows, share, sums
+from metering.tally import Tally
 
 _MISSED: dict[int, str] = {
     Missed.COLLECTOR_DOWN: "collector_down",
@@ -47,6 +49,24 @@ def fold_lives(
     before it (samples.Missed). `readings` has one row for each life, sorted by life. A sample
     that is not after its life's last reading is counted as out of order and changes nothing else.
     """
+    tally = Tally("life", readings)
+    for start, end, are_passes in find_passes(samples["life"], samples["read_ms"]):
+        run, holds = samples[start:end], holds_ms[start:end]
+        why = None if missed is None else missed[start:end]
+        if are_passes:
+            after = tally.readings.copy()
+            usage, left = fold_life_passes(run, holds, tally.readings, after)
+            tally.add(Fold(usage, after, [], []))
+            if not left.any():
+                continue
+            run, holds, why = run[left], holds[left], None if why is None else why[left]
+        tally.add(_fold_any_lives(run, holds, tally.readings, why))
+    return Fold(tally.total(), tally.readings, tally.gaps, tally.resets)
+
+
+def _fold_any_lives(
+    samples: Records, holds_ms: Ints, readings: Records, missed: Ints | None
+) -> Fold:
     # At one time a sample with figures wins over the bare end of a life.
     last_of_all = np.iinfo(np.int64).max
     tie = np.where((samples["known"] & _FIGURES) == 0, last_of_all, samples["cpu_ns"])
@@ -69,6 +89,21 @@ def fold_lives(
 
 def fold_interfaces(samples: Records, readings: Records) -> Fold:
     """Fold samples of network interfaces onto their last readings, sorted by interface."""
+    tally = Tally("interface", readings)
+    for start, end, are_passes in find_passes(samples["interface"], samples["read_ms"]):
+        run = samples[start:end]
+        if are_passes:
+            after = tally.readings.copy()
+            usage, left = fold_interface_passes(run, tally.readings, after)
+            tally.add(Fold(usage, after, [], []))
+            if not left.any():
+                continue
+            run = run[left]
+        tally.add(_fold_any_interfaces(run, tally.readings))
+    return Fold(tally.total(), tally.readings, tally.gaps, tally.resets)
+
+
+def _fold_any_interfaces(samples: Records, readings: Records) -> Fold:
     steps = find_steps(
         samples,
         np.zeros(len(samples), np.int64),
