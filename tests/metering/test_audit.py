@@ -20,6 +20,7 @@ from metering.samples import Known, Missed, State
 from metering.services import freeze_account
 from metering.summaries import summarise_touched_days, summarise_usage
 from tests.metering.batches import Host
+from tests.metering.fleet import Fleet
 
 pytestmark = pytest.mark.django_db
 
@@ -94,6 +95,21 @@ def eventful() -> tuple[UUID, int]:
     summarise_touched_days(now=START + timedelta(days=1))
     summarise_touched_days(now=NOW)
     return account, life
+
+
+def test_a_collected_fleet_with_losses_restarts_and_an_outage_adds_up() -> None:
+    fleet = Fleet()
+    fleet.source.share = 0.3
+    fleet.add("short", ended_at=fleet.now + 7 * MINUTE)
+    fleet.add("long")
+    fleet.run(10 * MINUTE, tick=timedelta(seconds=10))
+    fleet.add("short", container_id="another")
+    fleet.now += 3 * HOUR
+    freeze_account(fleet.account_id, until=fleet.now - HOUR)
+    fleet.run(20 * MINUTE, tick=timedelta(seconds=10))
+    audit = audit_usage(now=fleet.now)
+    assert audit.failing == {}, audit
+    assert LateUsage.objects.exists()
 
 
 def named(audit: Audit) -> set[str]:
