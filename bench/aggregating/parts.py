@@ -12,16 +12,16 @@ from uuid import UUID
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bench.aggregating.ways import fold
-from metering import aggregator, ledger, stream
+from metering import aggregator, ledger, runs, stream
 from metering.tally import Tally
 
 PARTS: tuple[tuple[str, Any, str], ...] = (
     ("reading Redis", stream, "read_after"),
-    ("unpacking and joining", aggregator, "_take"),
-    ("unpacking and joining", aggregator, "_joined"),
+    ("unpacking and joining", aggregator, "take_runs"),
+    ("unpacking and joining", runs, "_joined"),
     ("folding", aggregator, "fold_lives"),
     ("folding", aggregator, "fold_interfaces"),
-    ("checking samples", aggregator, "_believable"),
+    ("checking samples", aggregator, "believable"),
     ("adding up folds", Tally, "add"),
     ("adding up folds", Tally, "total"),
     ("loading readings", ledger, "_load_lives"),

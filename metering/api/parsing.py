@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from metering.aggregator import (
+from metering.believing import (
     ACCEPTED_AHEAD,
     ACCEPTED_BEHIND,
     LARGEST_CPU_LIMIT_MICRO,
