@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -14,13 +16,17 @@ from uuid import UUID
 
 import docker
 import pytest
+from django.db import connection, transaction
 from django.db.models import QuerySet, Sum
 from rest_framework.test import APIClient
 
 from billing.services import draft_current_month, issue_api_key, open_account
+from metering.aggregator import aggregate_host
 from metering.meters import Meter
 from metering.models import (
+    CounterReset,
     Gap,
+    Host,
     InterfaceReading,
     Life,
     LifeReading,
@@ -30,8 +36,8 @@ from metering.models import (
 )
 from metering.period import Period, from_ms, to_ms
 from metering.queries import coverage, newest_reading_at, usage_totals
-from tests.processes import wait_until
-from tests.real.conftest import IMAGE, run_docker
+from tests.processes import end_group, wait_until
+from tests.real.conftest import IMAGE, CpuWatch, Workers, net_dev, run_docker
 
 pytestmark = pytest.mark.real
 
@@ -46,47 +52,6 @@ IDLE = "sleep 600"
 
 
 @dataclass
-class CpuWatch:
-    """The kernel's own cpu counter of one container, read all the while by another thread."""
-
-    path: Path
-    readings: list[tuple[int, int]] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.05):
-            try:
-                value = self._read()
-            except OSError:
-                continue
-            self.readings.append((time.time_ns() // 10**6, value))
-
-    def _read(self) -> int:
-        text = self.path.read_text()
-        if self.path.name == "cpu.stat":
-            return int(text.split("usage_usec ")[1].split()[0]) * 1000
-        return int(text)
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def at(self, ms: int) -> int:
-        """Return the counter at the last reading up to a time."""
-        return max((value for read_ms, value in self.readings if read_ms <= ms), default=0)
-
-
-def cpu_file(container_id: str) -> Path:
-    v1 = Path(f"/sys/fs/cgroup/cpuacct/docker/{container_id}/cpuacct.usage")
-    v2 = Path(f"/sys/fs/cgroup/system.slice/docker-{container_id}.scope/cpu.stat")
-    return v1 if v1.exists() else v2
-
-
-@dataclass
 class Loads:
     """The containers that were run, by sandbox id, and what was seen of them from outside."""
 
@@ -94,8 +59,10 @@ class Loads:
     host_id: UUID
     containers: dict[str, str]
     cpu: CpuWatch
-    network: dict[str, dict[str, int]]
+    network: dict[str, tuple[int, int]]
+    collecting: subprocess.Popen[bytes]
     end: datetime
+    source: str = ""
 
     def lives(self, sandbox_id: str) -> QuerySet[Life]:
         return Life.objects.filter(host_id=self.host_id, sandbox__sandbox_id=sandbox_id).order_by(
@@ -117,17 +84,6 @@ def block_device() -> str:
     return f"/dev/{name}"
 
 
-def net_dev(engine: docker.DockerClient, container_id: str) -> dict[str, int]:
-    """Return the kernel's own counters of a container's eth0."""
-    pid = engine.api.inspect_container(container_id)["State"]["Pid"]
-    for line in Path(f"/proc/{pid}/net/dev").read_text().splitlines():
-        name, _, counters = line.partition(":")
-        if name.strip() == "eth0":
-            fields = counters.split()
-            return {"rx_bytes": int(fields[0]), "tx_bytes": int(fields[8])}
-    raise LookupError("no eth0")
-
-
 @pytest.fixture(scope="module")
 def api_account_id(committed: None) -> UUID:
     del committed
@@ -137,7 +93,7 @@ def api_account_id(committed: None) -> UUID:
 @pytest.fixture(scope="module")
 def loads(
     engine: docker.DockerClient,
-    workers: Path,
+    workers: Workers,
     account_id: UUID,
     host_id: UUID,
     api_account_id: UUID,
@@ -156,10 +112,15 @@ def loads(
 
     network = f"soulbox-test-{host_id}"
     run_docker("network", "create", network)
-    try:
+    with ExitStack() as stack:
+        stack.callback(run_docker, "network", "rm", network)
+        stack.callback(lambda: run_docker("rm", "-f", *containers.values()))
+        collecting = stack.enter_context(workers.work("auto"))
+        stack.enter_context(workers.beat())
         # In an account of its own, so that what the API shows is this one container's.
         busy = start("busy", BUSY, "--cpus", "0.5", account=str(api_account_id))
-        cpu = CpuWatch(cpu_file(busy))
+        cpu = CpuWatch(busy)
+        stack.callback(cpu.stop)
         start("memory", f"dd if=/dev/zero of=/dev/shm/x bs=1M count=48; {IDLE}")
         server = start("server", f"{IDLE} | nc -l -p 9000 >/dev/null; {IDLE}", "--network", network)
         # By address: a static busybox cannot ask Docker's name server.
@@ -182,18 +143,37 @@ def loads(
         time.sleep(6)
         run_docker("restart", "-t", "0", restarted)
         time.sleep(6)
-        seen = {name: net_dev(engine, containers[name]) for name in ("client", "server")}
+        seen = {name: eth0(engine, containers[name]) for name in ("client", "server")}
         run_docker("stop", "-t", "0", restarted)
         run_docker("rm", "-f", restarted)
         end = datetime.now(UTC)
-        found = Loads(account_id, host_id, containers, cpu, seen, end)
-        wait_until(lambda: is_aggregated(found), seconds=60, what=f"aggregation; logs in {workers}")
+        found = Loads(account_id, host_id, containers, cpu, seen, collecting, end)
+        what = f"aggregation; logs in {workers.folder}"
+        wait_until(lambda: is_aggregated(found), seconds=60, what=what)
+        found.source = Host.objects.get(pk=host_id).source
         yield found
-        cpu.stop()
-    finally:
-        for container_id in containers.values():
-            run_docker("rm", "-f", container_id)
-        run_docker("network", "rm", network)
+
+
+def eth0(engine: docker.DockerClient, container_id: str) -> tuple[int, int]:
+    return net_dev(engine.api.inspect_container(container_id)["State"]["Pid"])["eth0"]
+
+
+@pytest.fixture(scope="module")
+def by_engine(loads: Loads, workers: Workers) -> Iterator[None]:
+    """Have a worker take over whose figures the engine gives, and return when it is aggregated."""
+    with workers.work("engine", METERING_SOURCE="engine"):
+        host = Host.objects.filter(pk=loads.host_id)
+        wait_until(host.filter(source="engine").exists, seconds=30, what="the second worker")
+        end_group(loads.collecting, signal.SIGTERM)
+        until = datetime.now(UTC) + timedelta(milliseconds=TICK_MS)
+
+        def is_folded() -> bool:
+            # Not waiting for the beat: that it folds was seen before.
+            aggregate_host(loads.host_id, now=datetime.now(UTC))
+            return (newest_reading_at(loads.account_id) or loads.end) > until
+
+        wait_until(is_folded, seconds=60, what=f"two passes; logs in {workers.folder}")
+        yield
 
 
 def is_aggregated(loads: Loads) -> bool:
@@ -204,14 +184,42 @@ def is_aggregated(loads: Loads) -> bool:
         and newest > loads.end + timedelta(seconds=4)
         and restarted.count() == 2
         and not restarted.filter(ended_at__isnull=True).exists()
-        and not Life.objects.filter(sandbox__sandbox_id="short", ended_at__isnull=True).exists()
+        and not loads.lives("short").filter(ended_at__isnull=True).exists()
     )
 
 
-def test_cpu_lies_between_the_kernels_counter_a_tick_before_and_after(loads: Loads) -> None:
+def see_one_moment() -> None:
+    """Let the transaction's queries not see what is folded between them."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+
+
+def check_cpu(loads: Loads) -> None:
     reading = loads.reading("busy")
     before, after = (loads.cpu.at(reading.read_ms + sign * TICK_MS) for sign in (-1, 1))
     assert 0 < before <= reading.cpu_ns <= after
+
+
+def test_cpu_lies_between_the_kernels_counter_a_tick_before_and_after(loads: Loads) -> None:
+    check_cpu(loads)
+
+
+def test_a_worker_beside_its_containers_reads_the_kernels_files_unasked(loads: Loads) -> None:
+    version = 2 if Path("/sys/fs/cgroup/cgroup.controllers").exists() else 1
+    assert loads.source == f"cgroup v{version}"
+
+
+def test_lives_go_on_unbroken_when_the_engine_gives_the_figures(
+    loads: Loads, by_engine: None
+) -> None:
+    del by_engine
+    assert Host.objects.get(pk=loads.host_id).source == "engine"
+    check_cpu(loads)
+    check_sums(loads)
+    check_memory(loads)
+    lives = Life.objects.filter(host_id=loads.host_id)
+    assert lives.filter(container_id=loads.containers["busy"]).count() == 1
+    assert not CounterReset.objects.filter(life__in=lives).exists()
 
 
 def test_the_api_shows_usage_up_to_as_of_and_cost_is_usage_times_price(
@@ -241,6 +249,12 @@ def test_an_invoice_of_the_month_can_be_drafted_from_it(loads: Loads, api_accoun
 
 
 def test_a_segments_records_sum_to_its_last_reading(loads: Loads) -> None:
+    check_sums(loads)
+
+
+@transaction.atomic
+def check_sums(loads: Loads) -> None:
+    see_one_moment()
     lives = Life.objects.filter(host_id=loads.host_id)
     assert lives.count() >= 9
     for life in lives:
@@ -258,6 +272,10 @@ def test_a_segments_records_sum_to_its_last_reading(loads: Loads) -> None:
 
 
 def test_memory_that_was_touched_is_measured(loads: Loads) -> None:
+    check_memory(loads)
+
+
+def check_memory(loads: Loads) -> None:
     reading = loads.reading("memory")
     assert MEMORY_BYTES <= reading.memory_bytes <= MEMORY_BYTES + 8 * MIB
     totals = UsageRecord.objects.filter(life=reading.life_id).aggregate(
@@ -275,7 +293,7 @@ def test_bytes_over_a_bridge_are_counted_as_the_kernel_counts_them(
     counted = getattr(interface, f"{direction}_bytes")
     assert SENT_BYTES <= counted <= SENT_BYTES * 1.1
     # All was sent when the kernel was asked; later only a little chatter may have come.
-    seen = loads.network[sandbox_id][f"{direction}_bytes"]
+    seen = loads.network[sandbox_id][("rx", "tx").index(direction)]
     assert seen <= counted <= seen + 10_000
 
 
@@ -322,7 +340,9 @@ def test_a_life_of_one_second_is_recorded_with_its_running_time(
     assert record.measured_ms + gap_ms == record.running_ms
 
 
+@transaction.atomic
 def test_running_time_is_measured_or_a_gap_says_why(loads: Loads) -> None:
+    see_one_moment()
     covered = coverage(loads.account_id, loads.period)
     gaps = Gap.objects.filter(life__sandbox__account_id=loads.account_id, meter="memory")
     gap_ms = sum((gap.end - gap.start) / timedelta(milliseconds=1) for gap in gaps)
@@ -330,7 +350,9 @@ def test_running_time_is_measured_or_a_gap_says_why(loads: Loads) -> None:
     assert covered.measured_ms / covered.running_ms > 0.8
 
 
+@transaction.atomic
 def test_the_accounts_usage_is_the_sum_of_its_sandboxes(loads: Loads) -> None:
+    see_one_moment()
     totals = usage_totals(loads.account_id, loads.period)
     records = UsageRecord.objects.filter(life__sandbox__account_id=loads.account_id)
     assert totals[Meter.CPU] == records.aggregate(n=Sum("cpu_ns"))["n"]
