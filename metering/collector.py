@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
 from django.db.models import F
 
-from metering import stream
+from metering import clocks, engines, stream
+from metering.clocks import Readings
 from metering.models import Host, Life, Refusal
 from metering.period import MILLISECOND, from_ms, to_ms
 from metering.roster import RosterLife, Settled, gone_marks, load_roster, settle, write_ends
@@ -32,12 +32,8 @@ from metering.sources import open_source
 EVENT_OVERLAP = timedelta(seconds=5)
 # A refused container is looked at again after so long: its account may exist by then.
 REFUSED_AGAIN_AFTER = timedelta(minutes=1)
-# Readings of a clock that is further off than this are left out; counters lose nothing by it.
-SKEW_LIMIT = timedelta(seconds=5)
 # After so many intervals without a pass a gap is the collector's.
 DOWN_AFTER_INTERVALS = 5
-# What a host offers hardly changes; it is asked again after so many passes.
-OFFER_EVERY_PASSES = 1000
 
 _BEGINS_OR_ENDS = (Action.START, Action.DIE)
 _LOOK_AT = (Action.START, Action.DIE, Action.DESTROY, Action.UPDATE)
@@ -54,12 +50,16 @@ class Collected:
 
 
 @dataclass(frozen=True, slots=True)
-class _Readings:
-    """What a source gave of the lives that were due, and how far its clock is ahead of ours."""
+class _Pass:
+    """When a pass is made, how long until the next one, and why none was before it."""
 
-    believed: list[Reading]
-    offset_ms: int | None
-    skewed_count: int
+    now: datetime
+    interval: timedelta
+    missed: Missed
+    # The engine may have forgotten what happened since the last one.
+    follows_outage: bool
+    # How far the host's clock is ahead, and with it the times of its events.
+    ahead: timedelta
 
 
 def collect_host(
@@ -79,20 +79,24 @@ def collect_host(
     host = Host.objects.get(pk=host_id)
     try:
         source = source or open_source(host)
-        _claim_engine(host, source)
-        _ask_offer(host, source)
+        engines.claim_engine(host, source)
+        engines.ask_offer(host, source)
         planned = interval or timedelta(seconds=settings.METERING_INTERVAL_S)
-        collected, readings = _collect(host, source, now, planned)
+        this = _plan(host, source, now, planned)
+        collected, readings = _collect(host, source, this)
     except (SourceError, stream.StreamUnavailableError) as error:
         _record_problem(host, str(error), now)
         raise
-    problem = _skew_problem(readings)
+    clocks.note_skewed(host, readings, now)
+    problem = readings.problem
     Host.objects.filter(pk=host_id).update(
         last_seen_at=max(now, collected.newest_reading_at or now),
         events_read_until=now,
         pass_count=F("pass_count") + 1,
         source=source.name,
-        clock_offset_ms=readings.offset_ms,
+        clock_offset_ms=(
+            host.clock_offset_ms if readings.offset_ms is None else readings.offset_ms
+        ),
         problem=problem,
         problem_since=(host.problem_since or now) if problem else None,
     )
@@ -107,10 +111,9 @@ def collect_storage(host_id: UUID, *, now: datetime, source: Source | None = Non
     """
     host = Host.objects.get(pk=host_id)
     source = source or open_source(host)
-    readings = source.read_storage()
-    offset_ms = host.clock_offset_ms or 0
-    if abs(offset_ms) > SKEW_LIMIT // MILLISECOND:
+    if clocks.is_skewed(host):
         return 0
+    readings = source.read_storage()
     lives = {container_id: life.life for container_id, life in load_roster(host).items()}
     samples = storage_samples(readings, lives, gone=())
     interval_ms = settings.METERING_STORAGE_INTERVAL_S * 1000
@@ -149,26 +152,29 @@ def collect_containers(
     """
     host = Host.objects.get(pk=host_id)
     try:
-        return _collect_apart(host, source or open_source(host), container_ids)
+        return _collect_apart(host, source or open_source(host), container_ids, now)
     except (SourceError, stream.StreamUnavailableError) as error:
         _record_problem(host, str(error), now)
         raise
 
 
-def _collect_apart(host: Host, source: Source, container_ids: AbstractSet[str]) -> int:
+def _collect_apart(
+    host: Host, source: Source, container_ids: AbstractSet[str], now: datetime
+) -> int:
     open_lives = {
         key: life
         for key, life in load_roster(host).items()
         if key in container_ids and life.is_open
     }
-    readings = _read(host, source, sorted(open_lives)).believed
+    read = clocks.read(source, sorted(open_lives))
+    clocks.note_skewed(host, read, now)
     # One that began another life meanwhile may have given that one's counters.
     states = {
         container.container_id: container.state
-        for container in source.inspect([reading.container_id for reading in readings])
+        for container in source.inspect([reading.container_id for reading in read.believed])
         if container.started_ns == open_lives[container.container_id].started_ns
     }
-    readings = [reading for reading in readings if reading.container_id in states]
+    readings = [reading for reading in read.believed if reading.container_id in states]
     if not readings:
         return 0
     sampled = {
@@ -184,55 +190,37 @@ def _collect_apart(host: Host, source: Source, container_ids: AbstractSet[str]) 
     return len(readings)
 
 
-def _claim_engine(host: Host, source: Source) -> None:
-    """Make the engine this host's own. Metered as two hosts, each container would bill twice.
-
-    Raises SourceError when another active host has it.
-    """
-    if host.engine_id or not (engine_id := source.engine_id()):
-        return
-    try:
-        with transaction.atomic():
-            Host.objects.filter(pk=host.pk).update(engine_id=engine_id)
-    except IntegrityError:
-        other = Host.objects.filter(engine_id=engine_id, is_active=True).first()
-        raise SourceError(
-            f"The engine at {host.endpoint} is metered as host {other} already. Set one of the "
-            "two not active."
-        ) from None
+def _plan(host: Host, source: Source, now: datetime, interval: timedelta) -> _Pass:
+    last = host.last_seen_at
+    was_down = last is not None and now - last > interval * DOWN_AFTER_INTERVALS
+    missed = Missed.COLLECTOR_DOWN if was_down else Missed.UNEXPLAINED
+    if clocks.is_skewed(host):
+        missed = Missed.CLOCK_SKEW
+    has_failed = bool(host.problem) and not clocks.is_skewed(host)
+    ahead = timedelta(milliseconds=clocks.ask_offset(host, source))
+    return _Pass(now, interval, missed, follows_outage=was_down or has_failed, ahead=ahead)
 
 
-def _ask_offer(host: Host, source: Source) -> None:
-    """Have the host's row say what a sandbox without limits may take of it."""
-    if host.cpu_micro is not None and host.pass_count % OFFER_EVERY_PASSES:
-        return
-    offer = source.offer()
-    host.cpu_micro, host.memory_bytes = offer.cpu_micro, offer.memory_bytes
-    if offer.gpu_count is not None:
-        host.gpu_count = offer.gpu_count
-    host.save(update_fields=["cpu_micro", "memory_bytes", "gpu_count"])
-
-
-def _collect(
-    host: Host, source: Source, now: datetime, interval: timedelta
-) -> tuple[Collected, _Readings]:
+def _collect(host: Host, source: Source, this: _Pass) -> tuple[Collected, Readings]:
+    now = this.now
     roster = load_roster(host)
-    # Where the host's clock is off, so are the times of its events.
-    offset = timedelta(milliseconds=host.clock_offset_ms or 0)
     since = (host.events_read_until or host.registered_at) - EVENT_OVERLAP
-    events = source.events_between(since + offset, now + offset)
+    events = source.events_between(since + this.ahead, now + this.ahead)
     listed = {container.container_id: container for container in source.list_containers()}
     look_at = _to_look_at(host, listed, roster, events.seen, now)
-    if not events.is_complete:
+    if this.follows_outage or not events.is_complete:
         # More happened than the engine remembers; only inspections tell who is who.
-        look_at |= {key for key, life in roster.items() if life.is_open}
+        look_at |= roster.keys()
     containers = {found.container_id: found for found in source.inspect(sorted(look_at))}
+    # One that is listed, and that no event tells of, is not gone: its answer cannot be read.
+    told = {event.container_id for event in events.seen}
+    look_at -= listed.keys() - containers.keys() - told
     settled = settle(host, roster, look_at, containers, events.seen, now=now)
     _note_out_of_memory(host, events.seen)
 
-    due = _due(host, settled, interval)
-    readings = _read(host, source, sorted(settled.open.keys() & due.keys()))
-    believed = _of_the_same_life(source, now + offset, offset, events.seen, readings, settled)
+    due = _due(host, settled, this.interval)
+    readings = clocks.read(source, sorted(settled.open.keys() & due.keys()))
+    believed = _of_the_same_life(source, this, events.seen, readings, settled)
     states = {key: found.state for key, found in containers.items()}
     states |= {key: found.state for key, found in listed.items() if key not in states}
     sampled = {
@@ -243,13 +231,13 @@ def _collect(
         )
         for reading in believed
     }
-    samples = _append(host, settled, believed, sampled, due, now, interval)
+    samples = _append(host, settled, believed, sampled, due, this)
     # After the stream has them: a crash in between repeats the ends, which changes nothing.
     write_ends(settled)
     newest_ms = max((reading.read_ms for reading in believed), default=None)
     collected = Collected(
         begun=len(settled.begun),
-        ended=settled.ended_count,
+        ended=len(settled.ended),
         samples=samples,
         newest_reading_at=None if newest_ms is None else from_ms(newest_ms),
     )
@@ -267,17 +255,11 @@ def _to_look_at(
     alive = {key for key, found in listed.items() if found.state is not State.STOPPED}
     is_open = {key for key, life in roster.items() if life.is_open}
     changed = {event.container_id for event in events if event.action in _LOOK_AT}
-    unknown = (listed.keys() | changed) - roster.keys()
+    # Unknown, or begun again.
+    new = (listed.keys() | changed) - roster.keys() | alive & (roster.keys() - is_open)
     just_refused = Refusal.objects.filter(host=host, last_at__gt=now - REFUSED_AGAIN_AFTER)
-    unknown -= set(just_refused.values_list("subject", flat=True)) if unknown else set()
-    begun_again = alive & (roster.keys() - is_open)
-    return (
-        unknown
-        | (is_open - alive)
-        | begun_again
-        | (roster.keys() - listed.keys())
-        | (roster.keys() & changed)
-    )
+    new -= set(just_refused.values_list("subject", flat=True)) if new else set()
+    return new | (is_open - alive) | (roster.keys() - listed.keys()) | (roster.keys() & changed)
 
 
 def _note_out_of_memory(host: Host, events: Iterable[ContainerEvent]) -> None:
@@ -302,32 +284,11 @@ def _due(host: Host, settled: Settled, interval: timedelta) -> dict[str, int]:
     }
 
 
-def _read(host: Host, source: Source, container_ids: Sequence[str]) -> _Readings:
-    """Read containers; leave out what a clock that is too far off has put a time to."""
-    before_ms = to_ms(source.clock())
-    readings = source.read(container_ids)
-    after_ms = to_ms(source.clock())
-    if not readings:
-        return _Readings([], host.clock_offset_ms, 0)
-    limit_ms = SKEW_LIMIT // MILLISECOND
-    believed = [
-        reading
-        for reading in readings
-        if before_ms - limit_ms <= reading.read_ms <= after_ms + limit_ms
-    ]
-    ahead_ms = sorted(
-        max(reading.read_ms - after_ms, 0) + min(reading.read_ms - before_ms, 0)
-        for reading in readings
-    )
-    return _Readings(believed, ahead_ms[len(ahead_ms) // 2], len(readings) - len(believed))
-
-
 def _of_the_same_life(
     source: Source,
-    asked: datetime,
-    offset: timedelta,
+    this: _Pass,
     earlier: Sequence[ContainerEvent],
-    readings: _Readings,
+    readings: Readings,
     settled: Settled,
 ) -> list[Reading]:
     """Return the readings of containers that began no other life since they were looked at.
@@ -336,7 +297,11 @@ def _of_the_same_life(
     """
     if not readings.believed:
         return []
-    events = source.events_between(asked - timedelta(seconds=1), source.clock() + offset)
+    asked, until = this.now + this.ahead, source.clock() + this.ahead
+    newest_ms = max(reading.read_ms for reading in readings.believed)
+    # Of as late as the newest reading, also where the clock is further ahead than was known.
+    until = max(until, from_ms(newest_ms + 1))
+    events = source.events_between(asked - timedelta(seconds=1), until)
     known = {(event.container_id, event.at_ns) for event in earlier}
     changed = {
         event.container_id
@@ -374,14 +339,12 @@ def _append(
     readings: Sequence[Reading],
     sampled: Mapping[str, Sampled],
     due: Mapping[str, int],
-    now: datetime,
-    interval: timedelta,
+    this: _Pass,
 ) -> int:
     """Append a batch for each interval there is, the pass' own last; return the samples sent."""
     by_passes: dict[int, list[Reading]] = defaultdict(list)
     for reading in readings:
         by_passes[due[reading.container_id]].append(reading)
-    missed = _why_missed(host, now, interval)
     sent = 0
     for passes in sorted(by_passes.keys() | {1}, reverse=True):
         is_own = passes == 1
@@ -390,36 +353,16 @@ def _append(
             host.pk,
             Batch(
                 # Only with the last of them has the whole host been looked at.
-                collected_ms=to_ms(now) if is_own else 0,
-                interval_ms=interval // MILLISECOND * passes,
+                collected_ms=to_ms(this.now) if is_own else 0,
+                interval_ms=this.interval // MILLISECOND * passes,
                 samples=samples,
                 interfaces=interface_samples(by_passes[passes], sampled),
                 storage=storage_samples((), {}, gone_marks(settled) if is_own else ()),
-                missed=missed,
+                missed=this.missed,
             ),
         )
         sent += len(samples)
     return sent
-
-
-def _why_missed(host: Host, now: datetime, interval: timedelta) -> Missed:
-    """Return why nothing was measured before this pass, if nothing was."""
-    if abs(host.clock_offset_ms or 0) > SKEW_LIMIT // MILLISECOND:
-        return Missed.CLOCK_SKEW
-    last = host.last_seen_at
-    if last is not None and now - last > interval * DOWN_AFTER_INTERVALS:
-        return Missed.COLLECTOR_DOWN
-    return Missed.UNEXPLAINED
-
-
-def _skew_problem(readings: _Readings) -> str:
-    if not readings.skewed_count or readings.offset_ms is None:
-        return ""
-    direction = "ahead of" if readings.offset_ms > 0 else "behind"
-    return (
-        f"The host's clock is {abs(readings.offset_ms) / 1000:.1f} s {direction} ours: "
-        f"{readings.skewed_count} readings are left out. Set it right (NTP)."
-    )
 
 
 def _record_problem(host: Host, problem: str, now: datetime) -> None:

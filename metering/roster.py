@@ -9,7 +9,7 @@ from datetime import datetime
 
 from django.db import connection
 
-from metering import lives
+from metering import endings, lives
 from metering.lives import allocation_of, limits_of
 from metering.models import Gap, Host, Life
 from metering.period import from_ms, to_ms
@@ -51,8 +51,7 @@ class Settled:
     turns: list[Turn] = field(default_factory=list)
     ended: dict[int, int] = field(default_factory=dict)
     gone: dict[int, int] = field(default_factory=dict)
-    # Containers whose life is not known, since their labels were refused or they never ran.
-    ended_count: int = 0
+    gaps: list[Gap] = field(default_factory=list)
 
 
 def load_roster(host: Host) -> dict[str, RosterLife]:
@@ -121,6 +120,7 @@ def settle(
         by_container[event.container_id].append(event)
     looked_at = sorted(looked_at)
     recorded = _recorded(host, looked_at)
+    endings.reopen_closed(recorded, containers)
     traced = {
         container_id: find_spans(
             {
@@ -151,10 +151,13 @@ def settle(
             spans,
             containers.get(container_id),
             by_container[container_id],
+            now,
         )
     settled.begun = {life.pk for life in begun}
     settled.turns += _turns(settled, by_container)
-    _note_unknown_limits(settled, [life for found in recorded.values() for life in found], now)
+    for found in recorded.values():
+        settled.gaps += endings.unknown_limits(found, settled.ended, now)
+    Gap.objects.bulk_create(settled.gaps, ignore_conflicts=True)
     return settled
 
 
@@ -200,6 +203,7 @@ def _settle_container(
     spans: Sequence[Span],
     container: Container | None,
     events: Sequence[ContainerEvent],
+    now: datetime,
 ) -> None:
     """Find what became of each recorded life of one container."""
     last = spans[-1] if spans else None
@@ -209,16 +213,11 @@ def _settle_container(
             continue
         ended_ns = span.ended_ns
         if container is None and span is last:
-            gone_ns = _removed_ns(events)
-            if ended_ns is None:
-                # Without an event that says when it ended it did when it was last known to live.
-                ended_ns = gone_ns if gone_ns is not None else _last_known_ns(host, life)
-            if life.gone_at is None:
-                settled.gone[life.pk] = max(gone_ns or ended_ns, ended_ns)
+            ended_ns = _lose(host, settled, life, ended_ns, endings.removed_ns(events), now)
         elif after is not None and life.gone_at is None:
-            settled.gone[life.pk] = after.started_ns
+            settled.gone[life.pk] = endings.true_time(host, life, after.started_ns, now)
         if life.ended_at is None and ended_ns is not None:
-            _end(settled, life, max(ended_ns, life.started_ns))
+            _end(settled, life, endings.true_time(host, life, ended_ns, now), events)
         elif ended_ns is None and container is not None and span is last:
             _go_on(host, settled, life, container)
         elif container is not None and span is last and life.gone_at is not None:
@@ -226,12 +225,32 @@ def _settle_container(
             Life.objects.filter(pk=life.pk).update(gone_at=None)
 
 
-def _end(settled: Settled, life: Life, ended_ns: int) -> None:
+def _lose(
+    host: Host,
+    settled: Settled,
+    life: Life,
+    ended_ns: int | None,
+    gone_ns: int | None,
+    now: datetime,
+) -> int:
+    """Find when a container that is not there any more went; return when its last life ended."""
+    if ended_ns is None and gone_ns is None:
+        # Without an event that says when it ended it did when it was last known to live.
+        gone_ns = endings.last_known_ns(host, life)
+        if life.ended_at is None:
+            settled.gaps += endings.unknown_end(life, gone_ns, now)
+    gone_ns = max(gone_ns or 0, ended_ns or 0)
+    if life.gone_at is None:
+        settled.gone[life.pk] = endings.true_time(host, life, gone_ns, now)
+    return gone_ns if ended_ns is None else ended_ns
+
+
+def _end(settled: Settled, life: Life, ended_ns: int, events: Sequence[ContainerEvent]) -> None:
     was_open = settled.open.pop(life.container_id, None)
     settled.ended[life.pk] = ended_ns
-    settled.ended_count += 1
     # A life that was over before anybody knew of it has nothing to bill, unless from its start.
     if was_open is not None or life.counts_from_zero:
+        settled.turns += _changes(life.pk, events, start_ns=life.started_ns, end_ns=ended_ns)
         settled.turns.append(Turn(life.pk, ended_ns // _MS_NS, State.STOPPED, Event.STOPPED))
 
 
@@ -265,46 +284,26 @@ def _go_on(host: Host, settled: Settled, life: Life, container: Container) -> No
     )
 
 
-def _removed_ns(events: Sequence[ContainerEvent]) -> int | None:
-    removed = [event.at_ns for event in events if event.action is Action.DESTROY]
-    return removed[-1] if removed else None
-
-
-def _last_known_ns(host: Host, life: Life) -> int:
-    return max(to_ms(host.last_seen_at or life.started_at) * _MS_NS, life.started_ns)
-
-
 def _turns(settled: Settled, events: Mapping[str, Sequence[ContainerEvent]]) -> list[Turn]:
     """Return when open lives paused and went on."""
     return [
-        Turn(life.life, event.at_ns // _MS_NS, _CHANGES_STATE[event.action], Event.CHANGED)
+        turn
         for container_id, life in settled.open.items()
         if container_id in events
-        for event in events[container_id]
-        if event.action in _CHANGES_STATE and event.at_ns > life.started_ns
+        for turn in _changes(life.life, events[container_id], start_ns=life.started_ns)
     ]
 
 
-def _note_unknown_limits(settled: Settled, recorded: Iterable[Life], now: datetime) -> None:
-    """Record that what was allocated to a life is not known, where it is over."""
-    gaps = []
-    for life in recorded:
-        if life.gpu_count is not None or life.pk not in settled.ended:
-            continue
-        ended_at = from_ms(settled.ended[life.pk] // _MS_NS)
-        if ended_at > life.started_at:
-            meter = "gpu" if life.cpu_limit_micro != 0 else "allocated"
-            gaps.append(
-                Gap(
-                    life=life,
-                    meter=meter,
-                    start=life.started_at,
-                    end=ended_at,
-                    reason=Gap.Reason.LIMITS_UNKNOWN,
-                    recorded_at=now,
-                )
-            )
-    Gap.objects.bulk_create(gaps, ignore_conflicts=True)
+def _changes(
+    life: int, events: Sequence[ContainerEvent], *, start_ns: int, end_ns: int | None = None
+) -> list[Turn]:
+    return [
+        Turn(life, event.at_ns // _MS_NS, _CHANGES_STATE[event.action], Event.CHANGED)
+        for event in events
+        if event.action in _CHANGES_STATE
+        and start_ns < event.at_ns
+        and (end_ns is None or event.at_ns < end_ns)
+    ]
 
 
 def write_ends(settled: Settled) -> None:
