@@ -103,7 +103,7 @@ def waiting_since(host_id: UUID, entry_id: str) -> datetime | None:
         page = _redis().xrange(_stream_key(host_id), f"({entry_id}", "+", 1)
     except redis.RedisError as error:
         raise StreamUnavailableError(f"Redis did not give the stream: {error}") from error
-    return from_ms(_order(page[0][0].decode())[0]) if page else None
+    return from_ms(order(page[0][0].decode())[0]) if page else None
 
 
 def memory_share() -> float:
@@ -141,20 +141,69 @@ def collecting(host_id: UUID) -> Iterator[bool]:
 def trim(host_id: UUID, *, folded: str, now: datetime) -> int:
     """Remove entries that are folded and older than the retention; return how many.
 
-    `folded` is the entry the database's cursor stands at: nothing from there on is touched,
-    however old it is.
+    Of a stream over its share of memory the oldest folded ones go sooner. `folded` is the entry
+    the database's cursor stands at: nothing from there on is touched, however old or large it is.
     """
+    key = _stream_key(host_id)
     kept_from = now - timedelta(hours=settings.METERING_STREAM_RETENTION_H)
-    bound = min(_order(folded), (to_ms(kept_from), 0))
     try:
-        removed = _redis().xtrim(
-            _stream_key(host_id), minid=f"{bound[0]}-{bound[1]}", approximate=True
-        )
+        bound = min(order(folded), max((to_ms(kept_from), 0), _over_share(key)))
+        removed = _redis().xtrim(key, minid=f"{bound[0]}-{bound[1]}", approximate=True)
     except redis.RedisError as error:
         raise StreamUnavailableError(f"Redis did not trim the stream: {error}") from error
     return int(removed)
 
 
-def _order(entry_id: str) -> tuple[int, int]:
+def _over_share(key: str) -> tuple[int, int]:
+    """Return up to where a stream has to go to keep to its share of memory.
+
+    It is taken to have been as busy at all times. Where it was not, the trim after the next
+    fold corrects it.
+    """
+    size = _redis().memory_usage(key) or 0
+    if size <= settings.METERING_STREAM_MAX_BYTES:
+        return (0, 0)
+    (oldest,), (newest,) = (
+        [order(raw_id.decode()) for raw_id, _ in entries]
+        for entries in (_redis().xrange(key, count=1), _redis().xrevrange(key, count=1))
+    )
+    surplus = size - settings.METERING_STREAM_MAX_BYTES
+    return (oldest[0] + (newest[0] - oldest[0]) * surplus // size + 1, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What of a stream is not folded yet, and how much memory all of it takes."""
+
+    entries: int
+    oldest_at: datetime | None
+    stream_bytes: int
+
+
+def waiting(host_id: UUID, *, folded: str, sequence: int) -> Waiting:
+    """Return what lies after the entry that the database's cursor stands at, and its number.
+
+    Raises StreamUnavailableError.
+    """
+    key = _stream_key(host_id)
+    try:
+        newest = int(_redis().get(f"metrics:sequence:{host_id}") or 0)
+        oldest = _redis().xrange(key, f"({folded}", "+", 1)
+        size = _redis().memory_usage(key) or 0
+    except redis.RedisError as error:
+        raise StreamUnavailableError(f"Redis did not tell of the stream: {error}") from error
+    if not oldest:
+        return Waiting(entries=0, oldest_at=None, stream_bytes=int(size))
+    ((raw_id, _),) = oldest
+    return Waiting(
+        # Numbers that begin again mean that Redis lost its data, and the cursor is not there yet.
+        entries=newest - sequence if newest > sequence else newest,
+        oldest_at=from_ms(order(raw_id.decode())[0]),
+        stream_bytes=int(size),
+    )
+
+
+def order(entry_id: str) -> tuple[int, int]:
+    """Return what sorts entries as they follow each other: ms since 1970, number in the ms."""
     ms, _, number = entry_id.partition("-")
     return int(ms), int(number or 0)

@@ -52,6 +52,13 @@ VARIABLES: dict[str, Variable] = {
         Variable("METERING_CONCURRENCY", "512", "Engine calls in flight at once, for a host."),
         Variable("METERING_CALL_TIMEOUT", "5", "Seconds one call to the engine may take."),
         Variable("METERING_STREAM_RETENTION", "24", "Hours a folded batch stays in its stream."),
+        Variable(
+            "METERING_STREAM_MAX_BYTES",
+            "8589934592",
+            "Bytes of Redis memory a host's stream may take; above it folded batches go sooner.",
+        ),
+        Variable("METERING_USAGE_RETENTION", "90", "Days usage records are kept, whole months."),
+        Variable("METERING_SUMMARY_RETENTION", "1095", "Days the summaries of days are kept."),
         Variable("DOCKER_HOST", "unix:///var/run/docker.sock", "The engine `make run` meters."),
         Variable("BILLING_GRACE_MINUTES", "15", "Minutes a draft waits before it is finalised."),
     )
