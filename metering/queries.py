@@ -7,6 +7,7 @@ from uuid import UUID
 from django.db.models import Count, Exists, Max, OuterRef, Q, Sum
 from django.db.models.functions import Coalesce
 
+from metering import stream
 from metering.meters import UNITS, Meter
 from metering.models import (
     Host,
@@ -17,7 +18,9 @@ from metering.models import (
     StreamCursor,
     UsageRecord,
 )
+from metering.partitions import rows_without_month
 from metering.period import Period, from_ms
+from metering.stream import Waiting
 
 _LIFE_METERS = (
     Meter.CPU,
@@ -105,6 +108,24 @@ def host_states(*, now: datetime) -> list[HostState]:
         )
         for host in hosts
     ]
+
+
+def table_problems() -> list[str]:
+    """Return what is wrong with the tables of usage, a line each."""
+    return [
+        f"{table}: {count:,} rows are in no month of their own. make_partitions_ahead moves them; "
+        "see its log if they stay."
+        for table, count in rows_without_month().items()
+    ]
+
+
+def stream_lag(host_id: UUID) -> Waiting:
+    """Return what of a host's stream waits to be folded: entries, since when, bytes of all.
+
+    Raises StreamUnavailableError, StreamCursor.DoesNotExist.
+    """
+    cursor = StreamCursor.objects.get(host_id=host_id)
+    return stream.waiting(host_id, folded=cursor.entry_id, sequence=cursor.sequence)
 
 
 def _age_s(moment: datetime | None, now: datetime) -> int | None:

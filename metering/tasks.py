@@ -14,12 +14,12 @@ from django.conf import settings
 from django.db import OperationalError
 from kombu.exceptions import OperationalError as BrokerError
 
-from metering import audit, summaries
+from metering import audit, retention, summaries
 from metering.aggregator import aggregate_host
 from metering.collector import collect_host, collect_storage
 from metering.models import Host
 from metering.pace import interval_of, is_due
-from metering.partitions import make_partitions
+from metering.partitions import make_partitions, rows_without_month
 from metering.services import PUSHED, note_fold_problem
 from metering.silence import close_silent_hosts
 from metering.source import SourceError
@@ -123,9 +123,19 @@ def aggregate(host_id: str) -> None:
 
 @shared_task(name="metering.tasks.make_partitions_ahead")
 def make_partitions_ahead() -> None:
-    """Have the partitions of the coming months ready."""
+    """Have the partitions of the coming months ready, and every row in a month of its own."""
+    for table, count in rows_without_month().items():
+        logger.error("rows without a month", extra={"table": table, "rows": count})
     for name in make_partitions(now=datetime.now(UTC)):
         logger.info("partition made", extra={"partition": name})
+
+
+@shared_task(name="metering.tasks.clean_up", time_limit=280, soft_time_limit=270)
+def clean_up() -> None:
+    """Let go what retention no longer keeps."""
+    with _outages_in_one_line("cleaning up"):
+        for line in retention.clean_up(now=datetime.now(UTC)).lines():
+            logger.info("clean-up: %s", line)
 
 
 @shared_task(name="metering.tasks.summarise_touched_days", time_limit=280, soft_time_limit=270)

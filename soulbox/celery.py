@@ -45,5 +45,6 @@ app.conf.beat_schedule = {
     "summarise usage": _every(
         "metering.tasks.summarise_touched_days", seconds=60 * 60, queue="default"
     ),
+    "clean up metering": _every("metering.tasks.clean_up", seconds=24 * 60 * 60, queue="default"),
     "audit usage": _every("metering.tasks.audit_usage", seconds=24 * 60 * 60, queue="default"),
 }

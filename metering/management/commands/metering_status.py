@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from metering.queries import host_states
+from metering.queries import host_states, table_problems
 
 
 class Command(BaseCommand):
@@ -29,3 +29,5 @@ class Command(BaseCommand):
             return
         for state in states:
             self.stdout.write(state.summary())
+        for problem in table_problems():
+            self.stdout.write(problem)
