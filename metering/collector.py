@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from django.db.models import F
 from metering import clocks, engines, stream
 from metering.clocks import Readings
 from metering.models import Host, Life, Refusal
+from metering.pace import interval_of
 from metering.period import MILLISECOND, from_ms, to_ms
 from metering.roster import RosterLife, Settled, gone_marks, load_roster, settle, write_ends
 from metering.samples import Batch, Event, Missed, State
@@ -25,7 +26,7 @@ from metering.sampling import (
     storage_samples,
 )
 from metering.services import PUSHED
-from metering.source import Action, ContainerEvent, Listed, Reading, Source, SourceError
+from metering.source import Action, Container, ContainerEvent, Listed, Reading, Source, SourceError
 from metering.sources import open_source
 
 # Events are read again from a little before: the engine's clock and ours differ.
@@ -169,25 +170,37 @@ def _collect_apart(
     read = clocks.read(source, sorted(open_lives))
     clocks.note_skewed(host, read, now)
     # One that began another life meanwhile may have given that one's counters.
-    states = {
-        container.container_id: container.state
+    found = {
+        container.container_id: container
         for container in source.inspect([reading.container_id for reading in read.believed])
         if container.started_ns == open_lives[container.container_id].started_ns
     }
-    readings = [reading for reading in read.believed if reading.container_id in states]
-    if not readings:
-        return 0
+    interval = interval_of(host.cursor, now=now)
+    by_passes: dict[int, list[Reading]] = defaultdict(list)
+    every = _passes_between(open_lives, interval)
+    for reading in read.believed:
+        if container := found.get(reading.container_id):
+            by_passes[every[reading.container_id]].append(_not_after_its_end(reading, container))
     sampled = {
-        key: _sampled(open_lives[key], state, Event.PERIODIC) for key, state in states.items()
+        key: _sampled(open_lives[key], container.state, Event.PERIODIC)
+        for key, container in found.items()
     }
-    batch = Batch(
-        collected_ms=0,
-        interval_ms=settings.METERING_INTERVAL_S * 1000,
-        samples=life_samples(readings, sampled, ()),
-        interfaces=interface_samples(readings, sampled),
-    )
-    stream.append(host.pk, batch)
-    return len(readings)
+    for passes, readings in by_passes.items():
+        batch = Batch(
+            collected_ms=0,
+            interval_ms=interval // MILLISECOND * passes,
+            samples=life_samples(readings, sampled, ()),
+            interfaces=interface_samples(readings, sampled),
+        )
+        stream.append(host.pk, batch)
+    return sum(map(len, by_passes.values()))
+
+
+def _not_after_its_end(reading: Reading, container: Container) -> Reading:
+    """Return the reading of a container that may have stopped, and counted no more, before it."""
+    if container.state is not State.STOPPED or container.finished_ns is None:
+        return reading
+    return replace(reading, read_ms=min(reading.read_ms, container.finished_ns // 10**6))
 
 
 def _plan(host: Host, source: Source, now: datetime, interval: timedelta) -> _Pass:
@@ -215,7 +228,9 @@ def _collect(host: Host, source: Source, this: _Pass) -> tuple[Collected, Readin
     # One that is listed, and that no event tells of, is not gone: its answer cannot be read.
     told = {event.container_id for event in events.seen}
     look_at -= listed.keys() - containers.keys() - told
-    settled = settle(host, roster, look_at, containers, events.seen, now=now)
+    lost = (look_at & roster.keys()) - containers.keys() - told
+    seen = [*events.seen, *_last_events(source, lost, this)]
+    settled = settle(host, roster, look_at, containers, seen, now=now)
     _note_out_of_memory(host, events.seen)
 
     due = _due(host, settled, this.interval)
@@ -242,6 +257,15 @@ def _collect(host: Host, source: Source, this: _Pass) -> tuple[Collected, Readin
         newest_reading_at=None if newest_ms is None else from_ms(newest_ms),
     )
     return collected, readings
+
+
+def _last_events(source: Source, lost: AbstractSet[str], this: _Pass) -> Iterable[ContainerEvent]:
+    """Return what happened since the pass began to containers that went since."""
+    if not lost:
+        return ()
+    until = source.clock() + this.ahead + MILLISECOND
+    events = source.events_between(this.now + this.ahead, until)
+    return (event for event in events.seen if event.container_id in lost)
 
 
 def _to_look_at(
@@ -271,12 +295,17 @@ def _note_out_of_memory(host: Host, events: Iterable[ContainerEvent]) -> None:
             ).filter(ended_at__isnull=True).update(oom_at=at)
 
 
+def _passes_between(lives: Mapping[str, RosterLife], interval: timedelta) -> dict[str, int]:
+    """Return in every how manieth pass each life is read."""
+    return {
+        key: max(round(life.interval_s / interval.total_seconds()), 1) if life.interval_s else 1
+        for key, life in lives.items()
+    }
+
+
 def _due(host: Host, settled: Settled, interval: timedelta) -> dict[str, int]:
     """Return in every how manieth pass each open life is read, for those that are due in this."""
-    every = {
-        key: max(round(life.interval_s / interval.total_seconds()), 1) if life.interval_s else 1
-        for key, life in settled.open.items()
-    }
+    every = _passes_between(settled.open, interval)
     return {
         key: passes
         for key, passes in every.items()

@@ -6,7 +6,7 @@ import logging
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Max, Q
 
 from metering import stream
 from metering.models import Gap, Host, Life, StreamCursor
@@ -68,8 +68,11 @@ def _count_as_collected(host: Host) -> None:
         return
     if stream.waiting_since(host.pk, cursor.entry_id) is not None:
         return
-    # A life that ended when the host was last seen ended before this.
-    until = host.last_seen_at + MILLISECOND
+    # A life that began after the host was last seen was recorded by a pass that failed.
+    ends = Life.objects.filter(host=host, gone_at__isnull=True, ended_at__gte=host.last_seen_at)
+    last_end = ends.aggregate(last=Max("ended_at"))["last"]
+    # Each of its lives ended before this.
+    until = max(host.last_seen_at, last_end or host.last_seen_at) + MILLISECOND
     if cursor.collected_until is None or cursor.collected_until < until:
         cursor.collected_until = until
         cursor.save(update_fields=["collected_until"])
