@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 # A list costs an engine some tenth of a millisecond a container; events keep it true meanwhile.
 LIST_EVERY = timedelta(seconds=10)
 RECONNECT_AFTER_S = 1.0
+STOP_WITHIN_S = 1.0
 _EVENT_OVERLAP = timedelta(seconds=5)
 _AFTER = {
     Action.START: State.RUNNING,
@@ -77,7 +78,8 @@ class Remembering:
     def list_containers(self) -> list[Listed]:
         """Return every container with a sandbox label, as last listed and as events tell."""
         now = self.clock()
-        if self._listed_at is None or now - self._listed_at >= LIST_EVERY:
+        # A clock that stepped back says nothing of how old the list is.
+        if self._listed_at is None or not timedelta(0) <= now - self._listed_at < LIST_EVERY:
             listed = self.source.list_containers()
             self._states = {found.container_id: found.state for found in listed}
             self._listed_at = now
@@ -116,6 +118,9 @@ def _outages_in_one_line(doing: str, host_id: UUID) -> Iterator[None]:
     except (SourceError, StreamUnavailableError, OperationalError) as error:
         reason = " ".join(str(error).split())
         logger.warning("%s failed: %s", doing, reason, extra={"host": str(host_id)})
+    except Exception:
+        # A thread that ended for it would not be missed; the next try may do better.
+        logger.exception("%s failed", doing, extra={"host": str(host_id)})
 
 
 def collect_until(stop: threading.Event, host_id: UUID) -> None:
@@ -147,8 +152,10 @@ def collect_until(stop: threading.Event, host_id: UUID) -> None:
         if late_s > 0:
             deadline += (late_s // interval.total_seconds() + 1) * interval.total_seconds()
         stop.wait(deadline - time.monotonic())
+    # What they are in the middle of is repeated by whoever collects next.
+    until = time.monotonic() + STOP_WITHIN_S
     for thread in threads:
-        thread.join(timeout=settings.METERING_CALL_TIMEOUT_S)
+        thread.join(timeout=max(until - time.monotonic(), 0))
     connection.close()
 
 
@@ -177,32 +184,44 @@ def _watch_until(stop: threading.Event, host_id: UUID) -> None:
 
 def _watch(stop: threading.Event, engine: DockerEngine, host: Host, since: datetime) -> None:
     events = engine.watch_events(since)
-    closer = threading.Thread(target=_close_at, args=(stop, events), daemon=True)
+    has_ended = threading.Event()
+    closer = threading.Thread(target=_close_at, args=(stop, has_ended, events), daemon=True)
     closer.start()
-    for event in events:
-        act = _ACTS.get(event.action)
-        if act is not None:
-            with _outages_in_one_line(f"acting on {event.action}", host.pk):
-                act(engine, host, event)
+    try:
+        for event in events:
+            act = _ACTS.get(event.action)
+            if act is not None:
+                with _outages_in_one_line(f"acting on {event.action}", host.pk):
+                    act(engine, host.pk, event)
+    finally:
+        # Or each connection that was lost would leave a thread behind.
+        has_ended.set()
+        closer.join()
 
 
-def _close_at(stop: threading.Event, events: Stream[ContainerEvent]) -> None:
-    stop.wait()
+def _close_at(
+    stop: threading.Event, has_ended: threading.Event, events: Stream[ContainerEvent]
+) -> None:
+    while not (has_ended.wait(STOP_WITHIN_S / 4) or stop.is_set()):
+        pass
     events.close()
 
 
-def _record_at_once(engine: DockerEngine, host: Host, event: ContainerEvent) -> None:
+def _record_at_once(engine: DockerEngine, host_id: UUID, event: ContainerEvent) -> None:
     """Learn the limits of a life that may be over, and removed, before the next pass."""
-    record_lives(host, engine.inspect([event.container_id]), now=datetime.now(UTC))
+    # As it is now: what it offers a sandbox without limits is known from the first pass on.
+    host = Host.objects.get(pk=host_id)
+    if host.cpu_micro is not None:
+        record_lives(host, engine.inspect([event.container_id]), now=datetime.now(UTC))
 
 
-def _read_once_more(engine: DockerEngine, host: Host, event: ContainerEvent) -> None:
+def _read_once_more(engine: DockerEngine, host_id: UUID, event: ContainerEvent) -> None:
     """Read a container that was sent a signal: `docker stop` announces itself so."""
     del engine
-    collect_containers(host.pk, {event.container_id}, now=datetime.now(UTC))
+    collect_containers(host_id, {event.container_id}, now=datetime.now(UTC))
 
 
-_ACTS: dict[Action, Callable[[DockerEngine, Host, ContainerEvent], None]] = {
+_ACTS: dict[Action, Callable[[DockerEngine, UUID, ContainerEvent], None]] = {
     Action.START: _record_at_once,
     Action.KILL: _read_once_more,
 }
