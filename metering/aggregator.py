@@ -40,7 +40,7 @@ from metering.tally import is_among
 logger = logging.getLogger(__name__)
 
 # What a commit writes grows with lives, not with samples, so catching up takes many at once.
-SAMPLES_PER_COMMIT = 2_000_000
+SAMPLES_PER_COMMIT = 4_000_000
 ENTRIES_PER_COMMIT = 2_000
 COMMITS_PER_RUN = 20
 

@@ -16,7 +16,11 @@ class UsageRecord(PostgresPartitionedModel):
 
     pk = models.CompositePrimaryKey("life_id", "window_start")
     life = models.ForeignKey(
-        Life, on_delete=models.PROTECT, related_name="usage_records", db_index=False
+        Life,
+        on_delete=models.PROTECT,
+        related_name="usage_records",
+        db_index=False,
+        db_constraint=False,  # ADR 4
     )
     window_start = models.DateTimeField()
     cpu_ns = models.BigIntegerField()
@@ -77,7 +81,11 @@ class NetworkUsageRecord(PostgresPartitionedModel):
 
     pk = models.CompositePrimaryKey("interface_id", "window_start")
     interface = models.ForeignKey(
-        InterfaceReading, on_delete=models.PROTECT, related_name="usage_records", db_index=False
+        InterfaceReading,
+        on_delete=models.PROTECT,
+        related_name="usage_records",
+        db_index=False,
+        db_constraint=False,  # ADR 4
     )
     window_start = models.DateTimeField()
     rx_bytes = models.BigIntegerField()
@@ -109,7 +117,11 @@ class StorageUsageRecord(PostgresPartitionedModel):
 
     pk = models.CompositePrimaryKey("life_id", "window_start")
     life = models.ForeignKey(
-        Life, on_delete=models.PROTECT, related_name="storage_records", db_index=False
+        Life,
+        on_delete=models.PROTECT,
+        related_name="storage_records",
+        db_index=False,
+        db_constraint=False,  # ADR 4
     )
     window_start = models.DateTimeField()
     storage_byte_ms = models.BigIntegerField()
