@@ -234,11 +234,14 @@ def _lose(
     now: datetime,
 ) -> int:
     """Find when a container that is not there any more went; return when its last life ended."""
-    if ended_ns is None and gone_ns is None:
-        # Without an event that says when it ended it did when it was last known to live.
+    if ended_ns is None and life.ended_at is None:
+        # Without an event that says when it ended it did when it was last known to live. It may
+        # go long after: an engine that comes back removes then what ended with it.
+        ended_ns = endings.last_known_ns(host, life)
+        ended_ns = ended_ns if gone_ns is None else min(ended_ns, gone_ns)
+        settled.gaps += endings.unknown_end(life, ended_ns, now)
+    elif ended_ns is None and gone_ns is None:
         gone_ns = endings.last_known_ns(host, life)
-        if life.ended_at is None:
-            settled.gaps += endings.unknown_end(life, gone_ns, now)
     gone_ns = max(gone_ns or 0, ended_ns or 0)
     if life.gone_at is None:
         settled.gone[life.pk] = endings.true_time(host, life, gone_ns, now)
