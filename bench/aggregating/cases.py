@@ -15,7 +15,7 @@ from bench.aggregating.steady import Steady, measure_steady
 from metering import stream
 from metering.period import window_start
 
-BEFORE_THE_EDGE = timedelta(minutes=1)
+BEFORE_THE_EDGE = timedelta(minutes=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +111,10 @@ def _backlog(sandboxes: int, servers: Servers) -> Iterator[_Backlog]:
     tables.empty()
     now = datetime.now(UTC)
     fleet = record_fleet(sandboxes, now=now)
-    # The backlog crosses the edge of a window, so that some growth has to be split.
+    # A life has 450 samples in a window: of the backlogs only the longest crosses an edge.
     start = window_start(now - timedelta(hours=1)) - BEFORE_THE_EDGE
     readings = Readings(fleet, start=start)
+    tables.settle()
     with Worker() as worker:
         stream.append(fleet.host_id, readings.next_batch())
         worker.call(ways.fold, fleet.host_id)
@@ -133,6 +134,7 @@ def measure(plan: Plan, say: Callable[[str], None]) -> Measured:
     say(f"{plan.steady_sandboxes:,} sandboxes in real time")
     tables.empty()
     fleet = record_fleet(plan.steady_sandboxes, now=datetime.now(UTC))
+    tables.settle()
     measured.steady.append(
         measure_steady(fleet, servers, every_s=plan.steady_every_s, rounds=plan.steady_rounds)
     )

@@ -99,6 +99,11 @@ class Cost:
         """Samples for each second of wall-clock time."""
         return self.samples / self.seconds
 
+    @property
+    def all_cpu_s(self) -> float:
+        """Seconds of a core that this process and both servers took: other loads add little."""
+        return self.cpu_s + self.redis_cpu_s + self.postgresql_cpu_s
+
 
 def cost_of(work: Callable[[], int], servers: Servers) -> Cost:
     """Do the work, which returns its number of samples, and return what it cost."""

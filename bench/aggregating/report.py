@@ -94,6 +94,7 @@ def _figures(costs: list[Cost]) -> dict[str, Any]:
     cost = _middle(costs)
     return asdict(cost) | {
         "samples_per_s": cost.samples_per_s,
+        "all_cpu_s": cost.all_cpu_s,
         "all_seconds": [each.seconds for each in costs],
     }
 
@@ -129,6 +130,9 @@ def _ratios(measured: Measured, plan: Plan) -> dict[str, float]:
     def rate(costs: list[Cost]) -> float:
         return _middle(costs).samples_per_s
 
+    def cpu(cost: Cost) -> float:
+        return cost.all_cpu_s / cost.samples
+
     main, few, many = product(plan.main_size), product(smallest), product(largest)
     fewest, most = (
         cases[plan.main_size, samples]
@@ -139,9 +143,11 @@ def _ratios(measured: Measured, plan: Plan) -> dict[str, float]:
         "vs_straightforward_same_batches": product(plan.straightforward_size).samples_per_s
         / rate(measured.straightforward),
         "vs_postgresql": main.samples_per_s / rate(measured.postgresql),
+        "vs_postgresql_in_cpu": cpu(_middle(measured.postgresql)) / cpu(main),
         "of_numpy_floor": main.samples_per_s / rate(measured.floor),
         f"time_per_sandbox_{smallest}_to_{largest}": (many.seconds / largest)
         / (few.seconds / smallest),
+        f"cpu_per_sandbox_{smallest}_to_{largest}": cpu(many) / cpu(few),
         f"time_per_sample_{most.samples}_to_{fewest.samples}_of_a_life": (
             _middle(most.costs).seconds / most.samples
         )
