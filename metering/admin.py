@@ -8,7 +8,7 @@ from django.http import HttpRequest
 
 from metering.admin_keys import MeteringKeyAdmin
 from metering.admin_usage import DailyUsageSummaryAdmin, DayRows, WithCoverage, WithDays
-from metering.meters import UNITS, Meter
+from metering.meters import GB, UNITS, Meter
 from metering.models import (
     AccountRegistration,
     CounterReset,
@@ -25,6 +25,8 @@ from metering.pages import Page, ReadOnlyPage, ReadOnlyRows
 
 # Keys and day summaries have files of their own; Django looks for an app's pages here.
 __all__ = ["DailyUsageSummaryAdmin", "MeteringKeyAdmin"]
+
+_NO_LIMIT = " (the host's: no limit)"
 
 
 class CursorRows(ReadOnlyRows[StreamCursor, Host]):
@@ -49,13 +51,14 @@ class HostAdmin(Page[Host]):
     list_display = (
         "name",
         "endpoint",
+        "source",
         "is_active",
         "last_seen_at",
         "folded_until",
         "running",
         "problem",
     )
-    list_filter = ("is_active", ("problem_since", admin.EmptyFieldListFilter))
+    list_filter = ("is_active", "source", ("problem_since", admin.EmptyFieldListFilter))
     search_fields = ("name", "endpoint", "id")
     list_select_related = ("cursor",)
     fields = (
@@ -63,12 +66,21 @@ class HostAdmin(Page[Host]):
         "name",
         "endpoint",
         "is_active",
+        "source",
+        "cpu_micro",
+        "memory_bytes",
+        "gpu_count",
         "registered_at",
         "last_seen_at",
+        "storage_read_at",
+        "clock_offset_ms",
         "problem",
         "problem_since",
     )
-    readonly_fields = ("id", "registered_at", "last_seen_at", "problem", "problem_since")
+    # An engine that does not tell its devices has them told here.
+    readonly_fields = tuple(
+        field for field in fields if field not in {"name", "endpoint", "is_active", "gpu_count"}
+    )
     inlines = (CursorRows,)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -116,9 +128,15 @@ class SandboxAdmin(WithCoverage):
 
     list_display = ("sandbox_id", "account", "recorded_at", "running", "coverage")
     list_select_related = ("account",)
+    fields = ("sandbox_id", "account", "recorded_at", "interval_s", "coverage", "gaps")
     search_fields = ("sandbox_id", "account__account_id")
     date_hierarchy = "recorded_at"
     inlines = (DayRows, LifeRows)
+
+    def has_change_permission(self, request: HttpRequest, obj: Sandbox | None = None) -> bool:
+        """Return whether the user may set how often sandboxes are read; nothing else changes."""
+        del obj
+        return request.user.has_perm("metering.change_sandbox")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Sandbox]:
         """Return the sandboxes with the number of their lives that run."""
@@ -149,11 +167,35 @@ class CounterResetRows(ReadOnlyRows[CounterReset, Life]):
 class LifeAdmin(ReadOnlyPage[Life]):
     """Single starts of sandboxes."""
 
-    list_display = ("sandbox", "host", "started_at", "ended_at", "counts_from_zero", "container")
+    list_display = (
+        "sandbox",
+        "host",
+        "started_at",
+        "ended_at",
+        "cpus",
+        "memory",
+        "gpu_count",
+        "counts_from_zero",
+        "container",
+    )
     list_filter = ("host", ("ended_at", admin.EmptyFieldListFilter), "network_unmetered")
     list_select_related = ("sandbox", "host")
     search_fields = ("sandbox__sandbox_id", "container_id", "sandbox__account__account_id")
     inlines = (GapRows, CounterResetRows)
+
+    @admin.display(description="cpus")
+    def cpus(self, life: Life) -> str:
+        """Return the cpus it may use, and whether that is a limit of its own."""
+        limit = life.cpu_limit_micro
+        cpus = (life.host.cpu_micro or 0) if limit is None else limit
+        return f"{cpus / 10**6:g}" + (_NO_LIMIT if limit is None else "")
+
+    @admin.display(description="memory GB")
+    def memory(self, life: Life) -> str:
+        """Return the memory it may use, and whether that is a limit of its own."""
+        limit = life.memory_limit_bytes
+        memory_bytes = (life.host.memory_bytes or 0) if limit is None else limit
+        return f"{memory_bytes / GB:.2f}" + (_NO_LIMIT if limit is None else "")
 
     @admin.display(description="container")
     def container(self, life: Life) -> str:
@@ -173,6 +215,8 @@ class UsageAdmin(ReadOnlyPage[UsageRow]):
         "memory_gb_seconds",
         "egress_gb",
         "ingress_gb",
+        "storage_gb_hours",
+        "gpu_seconds",
         "coverage",
         "sample_count",
     )
@@ -206,6 +250,16 @@ class UsageAdmin(ReadOnlyPage[UsageRow]):
     def ingress_gb(self, row: UsageRow) -> str:
         """Return what was received."""
         return _shown(Meter.NETWORK_INGRESS, row.network_rx_bytes)
+
+    @admin.display(description="storage GB-hours", ordering="storage_byte_ms")
+    def storage_gb_hours(self, row: UsageRow) -> str:
+        """Return what it took up times the time it did."""
+        return _shown(Meter.STORAGE, row.storage_byte_ms)
+
+    @admin.display(description="gpu seconds", ordering="gpu_ms")
+    def gpu_seconds(self, row: UsageRow) -> str:
+        """Return devices held times the time they were."""
+        return _shown(Meter.GPU, row.gpu_ms)
 
     @admin.display(description="coverage")
     def coverage(self, row: UsageRow) -> str:

@@ -73,7 +73,7 @@ class DayRows(ReadOnlyRows[DailyUsageSummary, Sandbox]):
 class WithCoverage(ReadOnlyPage[Sandbox]):
     """Coverage and gaps on the pages of sandboxes."""
 
-    readonly_fields = ("coverage", "gaps")
+    readonly_fields = ("sandbox_id", "account", "recorded_at", "coverage", "gaps")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Sandbox]:
         """Return the sandboxes with their running and measured time of the last days."""

@@ -20,6 +20,8 @@ from metering.models import (
 )
 from metering.partitions import rows_without_month
 from metering.period import Period, from_ms
+from metering.services import PUSHED
+from metering.silence import SILENT_AFTER
 from metering.stream import Waiting
 
 _LIFE_METERS = (
@@ -35,6 +37,7 @@ _NETWORK_COLUMNS = {Meter.NETWORK_EGRESS: "tx_bytes", Meter.NETWORK_INGRESS: "rx
 
 # Passes are two seconds apart and folds fifteen; after these many something is wrong.
 SILENT_AFTER_S = 20
+SENT = "api"
 BEHIND_AFTER_S = 60
 
 
@@ -48,9 +51,16 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """Whether one host is metered. Ages in seconds; None: never so far."""
+    """Whether one host is metered. Ages in seconds; None: never so far.
 
+    `source` is what its figures come from; where samples are sent to us it is `api`.
+    `clock_offset_ms` is how far its clock is ahead of ours.
+    """
+
+    host_id: UUID
     name: str
+    source: str
+    clock_offset_ms: int | None
     is_active: bool
     running: int
     last_seen_age_s: int | None
@@ -66,16 +76,26 @@ class HostState:
             return "not active"
         if self.problem:
             return self.problem
+        if self.source == SENT:
+            return self._sent_state
         if self.last_seen_age_s is None or self.last_seen_age_s > SILENT_AFTER_S:
             return "silent: is its collecting worker up, and Redis?"
         if self.folded_age_s is None or self.folded_age_s > BEHIND_AFTER_S:
             return "behind: is the aggregating worker up?"
         return "metered"
 
+    @property
+    def _sent_state(self) -> str:
+        if self.last_seen_age_s is None:
+            return "nothing was sent yet"
+        if self.running and self.last_seen_age_s > SILENT_AFTER.total_seconds():
+            return "silent: its runtime sends no samples"
+        return "metered"
+
     def summary(self) -> str:
         """Return one line for people."""
         return (
-            f"{self.name}: {self.state}; {self.running} running, "
+            f"{self.name} ({self.source or 'not read yet'}): {self.state}; {self.running} running, "
             f"last pass {_ago(self.last_seen_age_s)}, folded to {_ago(self.folded_age_s)}, "
             f"{self.lost_batches} batches lost, {self.refused} refused"
         )
@@ -97,7 +117,10 @@ def host_states(*, now: datetime) -> list[HostState]:
     )
     return [
         HostState(
+            host_id=host.pk,
             name=host.name,
+            source=SENT if host.endpoint.startswith(PUSHED) else host.source,
+            clock_offset_ms=host.clock_offset_ms,
             is_active=host.is_active,
             running=host.running,
             last_seen_age_s=_age_s(host.last_seen_at, now),

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import F, Q
 
 from metering.models.hosts import AccountRegistration, Host
+
+# A host is silent after ten minutes, and a sandbox of it must have been read by then.
+LONGEST_INTERVAL_S = 300
 
 
 class Sandbox(models.Model):
@@ -14,7 +18,12 @@ class Sandbox(models.Model):
     )
     sandbox_id = models.CharField(max_length=128)
     # Seconds between two readings of it; null is the installation's own interval.
-    interval_s = models.PositiveIntegerField(null=True, blank=True)
+    interval_s = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(LONGEST_INTERVAL_S)],
+        help_text="Seconds between two readings. Empty: as METERING_INTERVAL says.",
+    )
     recorded_at = models.DateTimeField()
 
     class Meta:

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from metering.services import HostRefusedError, register_host
+from metering.services import PUSHED, HostRefusedError, register_host
 
 
 class Command(BaseCommand):
@@ -33,5 +33,11 @@ class Command(BaseCommand):
             )
         except HostRefusedError as error:
             raise CommandError(str(error)) from None
+        if host.endpoint.startswith(PUSHED):
+            self.stdout.write(f"{host.name} is {host.pk}. Give its runtime a key:")
+            self.stdout.write(
+                f"manage.py issue_metering_key NAME --host {host.name} --scope samples"
+            )
+            return
         self.stdout.write(f"{host.name} is {host.pk}. Start its collecting worker:")
         self.stdout.write(f"celery -A soulbox worker -Q collect.{host.pk} -n collector@%h -c 2")

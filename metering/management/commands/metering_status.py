@@ -24,7 +24,11 @@ class Command(BaseCommand):
         states = host_states(now=datetime.now(UTC))
         if options["json"]:
             self.stdout.write(
-                json.dumps([asdict(state) | {"state": state.state} for state in states], indent=2)
+                json.dumps(
+                    [asdict(state) | {"state": state.state} for state in states],
+                    indent=2,
+                    default=str,
+                )
             )
             return
         for state in states:
