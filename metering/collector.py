@@ -19,12 +19,7 @@ from metering.pace import interval_of
 from metering.period import MILLISECOND, from_ms, to_ms
 from metering.roster import RosterLife, Settled, gone_marks, load_roster, settle, write_ends
 from metering.samples import Batch, Event, Missed, State
-from metering.sampling import (
-    Sampled,
-    interface_samples,
-    life_samples,
-    storage_samples,
-)
+from metering.sampling import Sampled, interface_samples, life_samples, storage_samples
 from metering.services import PUSHED
 from metering.source import Action, Container, ContainerEvent, Listed, Reading, Source, SourceError
 from metering.sources import open_source
@@ -225,11 +220,10 @@ def _collect(host: Host, source: Source, this: _Pass) -> tuple[Collected, Readin
         # More happened than the engine remembers; only inspections tell who is who.
         look_at |= roster.keys()
     containers = {found.container_id: found for found in source.inspect(sorted(look_at))}
-    # One that is listed, and that no event tells of, is not gone: its answer cannot be read.
-    told = {event.container_id for event in events.seen}
-    look_at -= listed.keys() - containers.keys() - told
-    lost = (look_at & roster.keys()) - containers.keys() - told
+    lost = look_at - containers.keys() - _removed(events.seen)
     seen = [*events.seen, *_last_events(source, lost, this)]
+    # One that is listed and that nobody removed is not gone: its answer cannot be read.
+    look_at -= listed.keys() - containers.keys() - _removed(seen)
     settled = settle(host, roster, look_at, containers, seen, now=now)
     _note_out_of_memory(host, events.seen)
 
@@ -259,13 +253,17 @@ def _collect(host: Host, source: Source, this: _Pass) -> tuple[Collected, Readin
     return collected, readings
 
 
-def _last_events(source: Source, lost: AbstractSet[str], this: _Pass) -> Iterable[ContainerEvent]:
+def _removed(events: Iterable[ContainerEvent]) -> set[str]:
+    return {event.container_id for event in events if event.action is Action.DESTROY}
+
+
+def _last_events(source: Source, lost: AbstractSet[str], this: _Pass) -> list[ContainerEvent]:
     """Return what happened since the pass began to containers that went since."""
     if not lost:
-        return ()
+        return []
     until = source.clock() + this.ahead + MILLISECOND
     events = source.events_between(this.now + this.ahead, until)
-    return (event for event in events.seen if event.container_id in lost)
+    return [event for event in events.seen if event.container_id in lost]
 
 
 def _to_look_at(
@@ -290,9 +288,8 @@ def _note_out_of_memory(host: Host, events: Iterable[ContainerEvent]) -> None:
     for event in events:
         if event.action is Action.OOM:
             at = from_ms(event.at_ns // 10**6)
-            Life.objects.filter(
-                host=host, container_id=event.container_id, started_at__lte=at
-            ).filter(ended_at__isnull=True).update(oom_at=at)
+            lives = Life.objects.filter(host=host, container_id=event.container_id)
+            lives.filter(started_at__lte=at, ended_at__isnull=True).update(oom_at=at)
 
 
 def _passes_between(lives: Mapping[str, RosterLife], interval: timedelta) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -13,7 +14,7 @@ from metering.meters import Meter
 from metering.models import Gap, Host, Life, LifeReading, Refusal, UsageRecord
 from metering.period import to_ms
 from metering.samples import State
-from metering.source import Action, SourceError
+from metering.source import Action, Container, SourceError
 from tests.metering.fleet import CPU_NS_PER_MS, MINUTE, SECOND, START, TICK, Box, Fleet, Machine
 
 pytestmark = pytest.mark.django_db
@@ -247,3 +248,32 @@ def test_an_engine_that_does_not_answer_fails_the_pass_and_loses_no_life() -> No
     machine.is_down = False
     machine.run(MINUTE)
     assert running_ms(machine) == 2000
+
+
+class Passing(Machine):
+    """One on which half a second goes by before an inspection answers."""
+
+    def inspect(self, container_ids: Sequence[str]) -> list[Container]:
+        self.fleet.now += SECOND / 2
+        return Machine.inspect(self, container_ids)
+
+
+@pytest.mark.parametrize("was_known", [True, False])
+def test_a_container_removed_under_a_pass_has_the_times_of_its_events(*, was_known: bool) -> None:
+    fleet = Fleet()
+    machine = Passing(fleet)
+    machine.run(TICK)
+    start = fleet.now + (timedelta(0) if was_known else TICK - SECOND)
+    if was_known:
+        box = machine.add("sbx", (start, None))
+        machine.run(TICK)
+    else:
+        box = machine.add("sbx", (start, None))
+    end = fleet.now + TICK + SECOND / 4
+    box.lives, box.removed_at = [(start, end)], end
+    box.updates.append(fleet.now + SECOND)
+    machine.run(3 * TICK)
+    life = Life.objects.get()
+    assert (life.started_at, life.ended_at, life.gone_at) == (start, end, end)
+    assert running_ms(machine) == (end - start) / SECOND * 1000
+    assert not Gap.objects.filter(meter=Gap.WHOLE_LIFE).exists()
