@@ -27,6 +27,7 @@ from metering.readings import (
     Gap,
     Reset,
 )
+from metering.records import copy
 from metering.samples import Event, Known, Missed, Records, State
 from metering.steps import Bools, Ints, Pieces, Steps, cut, find_steps, reduce_windows, share, sums
 from metering.tally import Tally
@@ -54,7 +55,7 @@ def fold_lives(
         run, holds = samples[start:end], holds_ms[start:end]
         why = None if missed is None else missed[start:end]
         if are_passes:
-            after = tally.readings.copy()
+            after = copy(tally.readings)
             usage, left = fold_life_passes(run, holds, tally.readings, after)
             tally.add(Fold(usage, after, [], []))
             if not left.any():
@@ -93,7 +94,7 @@ def fold_interfaces(samples: Records, readings: Records) -> Fold:
     for start, end, are_passes in find_passes(samples["interface"], samples["read_ms"]):
         run = samples[start:end]
         if are_passes:
-            after = tally.readings.copy()
+            after = copy(tally.readings)
             usage, left = fold_interface_passes(run, tally.readings, after)
             tally.add(Fold(usage, after, [], []))
             if not left.any():

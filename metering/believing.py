@@ -80,4 +80,4 @@ def believed(
 
 def only(kept: Bools | None, *arrays: Any) -> Any:
     """Return the kept elements of arrays that belong together."""
-    return arrays if kept is None else tuple(array[kept] for array in arrays)
+    return arrays if kept is None else tuple(array.compress(kept) for array in arrays)

@@ -11,7 +11,7 @@ import numpy as np
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
-from metering.copying import copy_rows, fetch_rows, timestamps
+from metering.copying import bigints, copy_rows, fetch_rows, timestamps
 from metering.period import from_ms
 from metering.readings import (
     INTERFACE_COUNTERS,
@@ -133,10 +133,10 @@ def _load_lives(host_id: UUID, ids: Ints) -> tuple[Records, Records]:
             WHERE account_id IN (
                 SELECT sandbox.account_id FROM metering_life life
                 JOIN metering_sandbox sandbox ON sandbox.id = life.sandbox_id
-                WHERE life.id = ANY(%s))
+                WHERE life.id = ANY(%s::bigint[]))
             ORDER BY account_id FOR SHARE
             """,
-            [ids.tolist()],
+            [bigints(ids)],
         )
     columns = [name for name in LIFE_READING.names or () if name != "life"]
     owner = [name for name in _OWNER.names or () if name != "life"]
@@ -150,10 +150,10 @@ def _load_lives(host_id: UUID, ids: Ints) -> tuple[Records, Records]:
         JOIN metering_life life ON life.id = reading.life_id
         JOIN metering_sandbox sandbox ON sandbox.id = life.sandbox_id
         JOIN metering_accountregistration account ON account.account_id = sandbox.account_id
-        WHERE reading.life_id = ANY(%s) AND life.host_id = %s
+        WHERE reading.life_id = ANY(%s::bigint[]) AND life.host_id = %s
         ORDER BY reading.life_id
         """,  # noqa: S608 - column names from the dtypes above, no input
-        [ids.tolist(), host_id],
+        [bigints(ids), host_id],
         dtype,
     )
     return _fields(rows, LIFE_READING), _fields(rows, _OWNER)
@@ -179,8 +179,8 @@ def load_storage(lives: Ints) -> Records:
 def _load(table: str, key: str, ids: Ints, dtype: np.dtype[np.void]) -> Records:
     columns = ", ".join("life_id" if name == "life" else name for name in dtype.names or ())
     return fetch_rows(
-        f"SELECT {columns} FROM {table} WHERE {key} = ANY(%s) ORDER BY {key}",  # noqa: S608
-        [ids.tolist()],
+        f"SELECT {columns} FROM {table} WHERE {key} = ANY(%s::bigint[]) ORDER BY {key}",  # noqa: S608
+        [bigints(ids)],
         dtype,
     )
 

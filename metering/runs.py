@@ -12,6 +12,7 @@ from metering import stream
 from metering.lives import refuse
 from metering.models import Host, Refusal
 from metering.readings import HELD_INTERVALS
+from metering.records import join
 from metering.samples import (
     INTERFACE_SAMPLE,
     SAMPLE,
@@ -24,8 +25,10 @@ from metering.samples import (
 )
 from metering.steps import Ints
 
-# What a fold costs for each life is little against so many samples; memory stays bounded by it.
-SAMPLES_PER_FOLD = 250_000
+# Memory stays bounded by the last of these.
+SAMPLES_PER_FOLD = 200_000
+PASSES_PER_FOLD = 5
+SAMPLES_AT_MOST = 1_000_000
 
 
 @dataclass(slots=True)
@@ -74,7 +77,9 @@ def take_runs(
         progress.collected_ms = max(progress.collected_ms, batch.collected_ms)
         batches.append((batch, Missed.BATCH_LOST if lost else batch.missed))
         waiting += len(batch.samples)
-        if waiting >= min(SAMPLES_PER_FOLD, samples - taken):
+        # A fold costs something for each life too, so it takes several samples of each.
+        enough = max(SAMPLES_PER_FOLD, min(PASSES_PER_FOLD * len(batch.samples), SAMPLES_AT_MOST))
+        if waiting >= min(enough, samples - taken):
             taken += waiting
             yield _joined(batches)
             batches, waiting = [], 0
@@ -100,15 +105,11 @@ def _joined(batches: list[tuple[Batch, Missed]]) -> Run:
     storage_holds_ms = [batch.storage_interval_ms * HELD_INTERVALS for batch, _ in batches]
     missed = [int(why) for _, why in batches]
     return Run(
-        samples=_concatenated([batch.samples for batch, _ in batches], SAMPLE),
+        samples=join([batch.samples for batch, _ in batches], SAMPLE),
         holds_ms=np.repeat(np.array(holds_ms, np.int64), counts),
         missed=np.repeat(np.array(missed, np.int64), counts),
-        interfaces=_concatenated([batch.interfaces for batch, _ in batches], INTERFACE_SAMPLE),
-        storage=_concatenated([batch.storage for batch, _ in batches], STORAGE_SAMPLE),
+        interfaces=join([batch.interfaces for batch, _ in batches], INTERFACE_SAMPLE),
+        storage=join([batch.storage for batch, _ in batches], STORAGE_SAMPLE),
         storage_holds_ms=np.repeat(np.array(storage_holds_ms, np.int64), storage_counts),
         storage_missed=np.repeat(np.array(missed, np.int64), storage_counts),
     )
-
-
-def _concatenated(parts: list[Records], dtype: np.dtype[np.void]) -> Records:
-    return np.concatenate(parts) if parts else np.empty(0, dtype)

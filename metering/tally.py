@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from metering.readings import NEVER, Fold, Gap, Reset
+from metering.records import join
 from metering.samples import Records
 from metering.steps import Bools, Ints
 
@@ -32,8 +33,8 @@ class Tally:
     def learn(self, readings: Records) -> None:
         """Take in series that were not met before."""
         if len(readings):
-            joined = np.concatenate([self.readings, readings])
-            self.readings = joined[np.argsort(joined[self.key], kind="stable")]
+            joined = join([self.readings, readings], readings.dtype)
+            self.readings = np.take(joined, np.argsort(joined[self.key], kind="stable"))
 
     def add(self, fold: Fold) -> None:
         """Take in a fold onto these readings."""
@@ -62,8 +63,8 @@ def combine(parts: Sequence[Records], *, key: str) -> Records:
     """
     if len(parts) == 1:
         return parts[0]
-    rows = np.concatenate(parts)
-    rows = rows[np.lexsort((rows["window_ms"], rows[key]))]
+    rows = join(parts, parts[0].dtype)
+    rows = np.take(rows, np.lexsort((rows["window_ms"], rows[key])))
     begins = np.ones(len(rows), np.bool_)
     begins[1:] = (rows[key][1:] != rows[key][:-1]) | (
         rows["window_ms"][1:] != rows["window_ms"][:-1]
@@ -71,7 +72,7 @@ def combine(parts: Sequence[Records], *, key: str) -> Records:
     firsts = np.flatnonzero(begins)
     if len(firsts) == len(rows):
         return rows
-    combined = rows[firsts]
+    combined = np.take(rows, firsts)
     lasts = np.append(firsts[1:], len(rows)) - 1
     for name in rows.dtype.names or ():
         if name.startswith("closing_"):
