@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import numpy as np
@@ -24,6 +24,7 @@ from metering.believing import (
 )
 from metering.ledger import Book
 from metering.lives import refuse
+from metering.lost_ends import send_again
 from metering.models import Host, Refusal, StreamCursor
 from metering.period import from_ms, to_ms
 from metering.readings import (
@@ -43,6 +44,8 @@ logger = logging.getLogger(__name__)
 SAMPLES_PER_COMMIT = 4_000_000
 ENTRIES_PER_COMMIT = 2_000
 COMMITS_PER_RUN = 20
+# Before the last pass that was folded: the ends a batch tells are that much older at most.
+AROUND_A_LOSS = timedelta(minutes=1)
 
 
 def aggregate_host(host_id: UUID, *, now: datetime) -> int:
@@ -125,6 +128,8 @@ def _aggregate_once(
         _move(cursor, progress, now)
     if progress.lost:
         logger.error("batches lost from stream", extra={"host": host_id, "batches": progress.lost})
+    if progress.lost or progress.refused:
+        send_again(host_id, since=from_ms(earlier_ms) - AROUND_A_LOSS)
     stream.trim(host_id, folded=progress.entry_id, now=now)
     return progress.samples
 
@@ -133,6 +138,7 @@ def _set_aside_next(host: Host, progress: Progress, reason: str, now: datetime) 
     for entry in stream.read_after(host.pk, progress.entry_id, limit=1):
         refuse(host, Refusal.Reason.BATCH_UNFOLDABLE, entry.entry_id, reason, now=now)
         progress.entry_id, progress.sequence = entry.entry_id, entry.sequence
+        progress.refused += 1
 
 
 def _move(cursor: StreamCursor, progress: Progress, now: datetime) -> None:

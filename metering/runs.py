@@ -39,6 +39,8 @@ class Progress:
     sequence: int
     collected_ms: int
     lost: int = 0
+    # Batches that were there and could not be folded.
+    refused: int = 0
     samples: int = 0
 
 
@@ -72,6 +74,7 @@ def take_runs(
             batch = unpack(entry.packed)
         except EncodingError as error:
             subject = entry.entry_id
+            progress.refused += 1
             refuse(host, Refusal.Reason.BATCH_UNREADABLE, subject, str(error), now=now)
             continue
         progress.collected_ms = max(progress.collected_ms, batch.collected_ms)

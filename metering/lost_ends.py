@@ -1,0 +1,52 @@
+"""Ends of lives whose batch was lost: the tables know them, the stream tells them again."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import Exists, OuterRef
+
+from metering import stream
+from metering.models import Gap, Life
+from metering.period import to_ms
+from metering.samples import Batch, Event, State
+from metering.sampling import Gone, Turn, life_samples, storage_samples
+
+
+def send_again(host_id: UUID, *, since: datetime) -> int:
+    """Append the ends since then of a host's lives that no fold has seen; return how many.
+
+    An end is sent once by collecting, so one that was in a lost batch would leave the life's
+    last running time, or all of a short life, without usage and without a gap. Safe to repeat:
+    an end that was folded changes nothing. Raises StreamUnavailableError.
+    """
+    # Of a life that was closed because its host is silent nobody knows the end.
+    unknown = Gap.objects.filter(
+        life=OuterRef("pk"), meter=Gap.WHOLE_LIFE, reason=Gap.Reason.HOST_SILENT
+    )
+    unfolded = (
+        Life.objects.filter(host_id=host_id, ended_at__gte=since)
+        .exclude(reading__state=State.STOPPED)
+        .exclude(Exists(unknown))
+    )
+    turns = [
+        Turn(life, to_ms(ended_at), State.STOPPED, Event.STOPPED)
+        for life, ended_at in unfolded.values_list("pk", "ended_at")
+        if ended_at is not None
+    ]
+    removed = Life.objects.filter(host_id=host_id, gone_at__gte=since)
+    gone = [
+        Gone(life, to_ms(gone_at))
+        for life, gone_at in removed.exclude(storage__is_gone=1).values_list("pk", "gone_at")
+        if gone_at is not None
+    ]
+    if turns or gone:
+        batch = Batch(
+            collected_ms=0,
+            interval_ms=0,
+            samples=life_samples((), {}, turns),
+            storage=storage_samples((), {}, gone),
+        )
+        stream.append(host_id, batch)
+    return len(turns) + len(gone)

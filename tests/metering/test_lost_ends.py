@@ -1,0 +1,69 @@
+"""An end that was in a batch which was lost, or could not be read, is told again."""
+
+from __future__ import annotations
+
+import pytest
+from django.db.models import Sum
+
+from metering import stream
+from metering.lost_ends import send_again
+from metering.models import Gap, Life, LifeReading, StorageReading, StreamCursor, UsageRecord
+from metering.samples import State
+from tests.metering.fleet import MINUTE, SECOND, START, TICK, Fleet
+
+pytestmark = pytest.mark.django_db
+
+
+def lose_newest(fleet: Fleet) -> None:
+    key = stream._stream_key(fleet.host_id)
+    (newest,) = stream._redis().xrevrange(key, count=1)
+    stream._redis().xdel(key, newest[0])
+
+
+def corrupt_newest(fleet: Fleet) -> None:
+    lose_newest(fleet)
+    keys = (stream._stream_key(fleet.host_id), f"metrics:sequence:{fleet.host_id}")
+    stream._redis().decr(keys[1])
+    stream._redis().eval(stream._APPEND, 2, *keys, b"\xffnothing")
+
+
+@pytest.mark.parametrize("spoil", [lose_newest, corrupt_newest])
+def test_a_life_whose_end_was_lost_has_its_running_time_and_a_gap(spoil: object) -> None:
+    fleet = Fleet()
+    fleet.add("sbx", ended_at=START + 21 * SECOND, removed_at=START + 21 * SECOND)
+    fleet.add("short", started_at=START + 20 * SECOND, ended_at=START + 21 * SECOND)
+    fleet.run(20 * SECOND)
+    fleet.run_without_aggregating(ticks=1, tick=TICK)
+    assert callable(spoil)
+    spoil(fleet)
+    fleet.run(MINUTE)
+    fleet.aggregate()
+    for life in Life.objects.all():
+        assert LifeReading.objects.get(life=life).state == State.STOPPED
+        running = UsageRecord.objects.filter(life=life).aggregate(ms=Sum("running_ms"))["ms"]
+        assert running == (life.ended_at - life.started_at) / SECOND * 1000  # type: ignore[operator]
+        assert Gap.objects.filter(life=life, reason=Gap.Reason.ENDED_BETWEEN_READINGS).exists()
+    assert StorageReading.objects.get(life__sandbox__sandbox_id="sbx").is_gone == 1
+    before = list(UsageRecord.objects.order_by("pk").values())
+    StreamCursor.objects.update(entry_id="0-0", sequence=0)
+    fleet.aggregate()
+    assert list(UsageRecord.objects.order_by("pk").values()) == before
+
+
+def test_a_life_that_was_closed_in_silence_is_told_no_end() -> None:
+    fleet = Fleet()
+    fleet.add("sbx")
+    fleet.run(20 * SECOND)
+    life = Life.objects.get()
+    Life.objects.update(ended_at=fleet.now)
+    Gap.objects.create(
+        life=life,
+        meter=Gap.WHOLE_LIFE,
+        start=fleet.now,
+        end=fleet.now + MINUTE,
+        reason=Gap.Reason.HOST_SILENT,
+        recorded_at=fleet.now,
+    )
+    assert send_again(fleet.host_id, since=START) == 0
+    Gap.objects.all().delete()
+    assert send_again(fleet.host_id, since=START) == 1
