@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,10 +17,11 @@ import pytest
 from pytest_django.plugin import DjangoDbBlocker
 
 from billing.services import open_account
+from metering.aggregator import aggregate_host
 from metering.docker.answers import parse_time
 from metering.services import register_host
 from tests.conftest import wipe_committed_rows
-from tests.processes import running
+from tests.processes import running, wait_until
 
 ENDPOINT = "unix:///var/run/docker.sock"
 IMAGE = "busybox"
@@ -111,6 +112,11 @@ def run_docker(*arguments: str, endpoint: str = ENDPOINT) -> str:
     ).stdout.strip()
 
 
+def aggregate_until_done(host_id: UUID) -> None:
+    while aggregate_host(host_id, now=datetime.now(UTC)):
+        pass
+
+
 @dataclass(frozen=True)
 class Ran:
     """What the engine says of the times of a container's latest life, in ns since 1970."""
@@ -151,9 +157,17 @@ class Sandboxes:
 
     def remove(self) -> None:
         """Remove every container of the account, whatever it does."""
-        found = self.docker("ps", "-aq", f"--filter=label=soulbox.account_id={self.account_id}")
-        if found:
-            self.docker("rm", "-f", *found.split())
+
+        def are_gone() -> bool:
+            found = self.docker("ps", "-aq", f"--filter=label=soulbox.account_id={self.account_id}")
+            if not found:
+                return True
+            # The engine may be removing one of them itself, and says so.
+            with suppress(subprocess.CalledProcessError):
+                self.docker("rm", "-f", *found.split())
+            return False
+
+        wait_until(are_gone, seconds=30, what="the removal of containers")
 
 
 class EventLog:
