@@ -22,7 +22,7 @@ from metering.samples import Batch, Event, Missed, State
 from metering.sampling import Sampled, interface_samples, life_samples, storage_samples
 from metering.services import PUSHED
 from metering.source import Action, Container, ContainerEvent, Listed, Reading, Source, SourceError
-from metering.sources import open_source
+from metering.sources import apart, open_source
 
 # Events are read again from a little before: the engine's clock and ours differ.
 EVENT_OVERLAP = timedelta(seconds=5)
@@ -148,7 +148,8 @@ def collect_containers(
     """
     host = Host.objects.get(pk=host_id)
     try:
-        return _collect_apart(host, source or open_source(host), container_ids, now)
+        with apart(host, source or open_source(host)) as own:
+            return _collect_apart(host, own, container_ids, now)
     except (SourceError, stream.StreamUnavailableError) as error:
         _record_problem(host, str(error), now)
         raise

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
 
 from django.conf import settings
 
-from metering.cgroup import CgroupSource, cgroup_files_here
+from metering.cgroup import CgroupFiles, CgroupSource, cgroup_files_here
 from metering.docker import DockerEngine, docker_engine
 from metering.models import Host
 from metering.samples import State
@@ -34,6 +36,23 @@ def open_source(host: Host) -> Source:
     if host.endpoint not in _by_files:
         _try_files(host.endpoint, engine)
     return _by_files.get(host.endpoint) or engine
+
+
+@contextmanager
+def apart(host: Host, source: Source) -> Iterator[Source]:
+    """Give a source like a host's own, whose open files no other thread uses.
+
+    A thread that closed a file in another's hands would have that one read, under the same
+    number, the next file to be opened: another container's.
+    """
+    if not isinstance(source, CgroupSource):
+        yield source
+        return
+    engine, files = _engine(host.endpoint), CgroupFiles()
+    try:
+        yield CgroupSource(engine, find_pids=engine.find_pids, files=files)
+    finally:
+        files.close()
 
 
 def engine_of(host: Host) -> DockerEngine | None:

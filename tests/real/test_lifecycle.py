@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 import docker
@@ -19,6 +20,7 @@ from django.db.models import QuerySet, Sum
 from metering.collector import collect_host, collect_storage
 from metering.models import (
     Gap,
+    Host,
     Life,
     LifeReading,
     NetworkUsageRecord,
@@ -28,6 +30,7 @@ from metering.models import (
     UsageRecord,
 )
 from metering.period import to_ms
+from metering.sources import apart, open_source
 from tests.processes import wait_until
 from tests.real.conftest import (
     CpuWatch,
@@ -493,3 +496,20 @@ def test_storage_is_the_layer_and_a_shared_volume_once(
         assert gap.reason == Gap.Reason.BEFORE_FIRST_SAMPLE
         unmeasured_ms = (gap.end - gap.start) // timedelta(milliseconds=1)
         assert records["existing"] == records["measured"] + unmeasured_ms
+
+
+def test_a_reading_between_passes_shares_no_open_file_with_them(
+    stories: dict[str, Story], sandboxes: Sandboxes, host_id: UUID
+) -> None:
+    del stories
+    container_id = sandboxes.start("apart", IDLE)
+    host = Host.objects.get(pk=host_id)
+    shared = open_source(host)
+    assert [reading.container_id for reading in shared.read([container_id])] == [container_id]
+    before = set(Path("/proc/self/fd").iterdir())
+    with apart(host, shared) as own:
+        assert own is not shared
+        assert own.name == shared.name
+        assert [reading.container_id for reading in own.read([container_id])] == [container_id]
+        assert set(Path("/proc/self/fd").iterdir()) > before
+    assert set(Path("/proc/self/fd").iterdir()) == before
