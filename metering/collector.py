@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import F
+from django.db.models import F, Q
 
 from metering import clocks, engines, stream
 from metering.clocks import Readings
@@ -31,7 +31,8 @@ REFUSED_AGAIN_AFTER = timedelta(minutes=1)
 # After so many intervals without a pass a gap is the collector's.
 DOWN_AFTER_INTERVALS = 5
 
-_BEGINS_OR_ENDS = (Action.START, Action.DIE)
+# After one of these a reading is of another life, or of another state, than it was listed with.
+_MAKES_ANOTHER = (Action.START, Action.DIE, Action.PAUSE, Action.UNPAUSE)
 _LOOK_AT = (Action.START, Action.DIE, Action.DESTROY, Action.UPDATE)
 
 
@@ -290,7 +291,8 @@ def _note_out_of_memory(host: Host, events: Iterable[ContainerEvent]) -> None:
         if event.action is Action.OOM:
             at = from_ms(event.at_ns // 10**6)
             lives = Life.objects.filter(host=host, container_id=event.container_id)
-            lives.filter(started_at__lte=at, ended_at__isnull=True).update(oom_at=at)
+            still_ran = Q(ended_at__isnull=True) | Q(ended_at__gte=at)
+            lives.filter(still_ran, started_at__lte=at).update(oom_at=at)
 
 
 def _passes_between(lives: Mapping[str, RosterLife], interval: timedelta) -> dict[str, int]:
@@ -333,7 +335,7 @@ def _of_the_same_life(
     changed = {
         event.container_id
         for event in events.seen
-        if event.action in _BEGINS_OR_ENDS and (event.container_id, event.at_ns) not in known
+        if event.action in _MAKES_ANOTHER and (event.container_id, event.at_ns) not in known
     }
     believed = [reading for reading in readings.believed if reading.container_id not in changed]
     if events.is_complete:
