@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 from celery.exceptions import SoftTimeLimitExceeded
+from django.conf import settings
 from django.db import OperationalError, connection, transaction
 from django.db.models import Count, Sum
 
@@ -22,8 +23,6 @@ from metering.steps import Ints
 
 logger = logging.getLogger(__name__)
 
-# Younger usage records are never dropped; a day that is older keeps the summary it has.
-RECORDS_KEPT = timedelta(days=90)
 # Every hourly run recomputes the days that touch so much of the past.
 RECENT = timedelta(hours=48)
 # A change to an older window marks its day. Less than RECENT by more than the time between two
@@ -135,8 +134,11 @@ def local_days(first: date, last: date, zone: ZoneInfo) -> Period:
 
 
 def records_kept_since(now: datetime) -> datetime:
-    """Return the time from which on every usage record is still there."""
-    return now - RECORDS_KEPT
+    """Return the time from which on every usage record is still there.
+
+    A day that is older keeps the summary it has.
+    """
+    return now - timedelta(days=settings.METERING_USAGE_RETENTION_D)
 
 
 def day_parameters(

@@ -8,11 +8,12 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.db.models import F, Sum
 
-from metering import summaries, tasks
+from metering import tasks
 from metering.meters import Meter
 from metering.models import (
     DailyUsageSummary,
@@ -220,7 +221,7 @@ def test_a_day_whose_records_may_be_gone_keeps_its_summary() -> None:
     before = stored()
     UsageRecord.objects.all().delete()
     TouchedDay.objects.create(account_id=account, day=at(2).date())
-    much_later = at(2) + summaries.RECORDS_KEPT + HOUR
+    much_later = at(2) + timedelta(days=settings.METERING_USAGE_RETENTION_D) + HOUR
     assert summarise_usage(account, [at(2).date()], now=much_later) == 0
     summarise_touched_days(now=much_later)
     assert stored() == before
