@@ -168,6 +168,7 @@ def parse_inspection(body: bytes) -> Container | None:
     if (answer := _decode(body, shapes.Inspection)) is None:
         return None
     state, config = answer.state, answer.host_config
+    runs = state.is_running and not state.is_restarting
     paused_or_running = State.PAUSED if state.is_paused else State.RUNNING
     try:
         started_ns, finished_ns = parse_time(state.started_at), parse_time(state.finished_at)
@@ -176,7 +177,7 @@ def parse_inspection(body: bytes) -> Container | None:
     return Container(
         container_id=answer.container_id,
         labels=_our_labels(answer.config.labels),
-        state=paused_or_running if state.is_running else State.STOPPED,
+        state=paused_or_running if runs else State.STOPPED,
         started_ns=started_ns,
         finished_ns=finished_ns,
         cpu_limit_micro=_cpu_limit(config, _MICRO),

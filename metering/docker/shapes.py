@@ -113,6 +113,8 @@ class State(Struct):
     started_at: str = field(name="StartedAt")
     finished_at: str = field(name="FinishedAt")
     pid: int = field(name="Pid", default=0)
+    # It waits to be started again; the engine calls that running.
+    is_restarting: bool = field(name="Restarting", default=False)
 
 
 class Config(Struct):

@@ -233,6 +233,7 @@ def test_an_inspection_tells_the_life_and_its_limits() -> None:
     [
         ({"Paused": True}, State.PAUSED),
         ({"Running": False}, State.STOPPED),
+        ({"Running": True, "Restarting": True}, State.STOPPED),
     ],
 )
 def test_an_inspection_tells_the_state(state: dict[str, Any], expected: State) -> None:
