@@ -72,8 +72,10 @@ class _Opened(NamedTuple):
 class CgroupFiles:
     """The kernel's figures of containers on this machine. Files are opened once and kept.
 
-    For one thread. When there are many it raises this process' limit of open files as far as
-    it may; containers beyond that are opened for each reading.
+    For one thread. A container takes six descriptors or so. When they are many the limit of
+    open files of this process is raised: the soft limit to the hard one, and where that is too
+    low and the process may (root may), both to the kernel's own, /proc/sys/fs/nr_open.
+    Containers beyond the limit are opened for each reading.
     """
 
     def __init__(self, cgroup_root: Path = CGROUP_ROOT, proc_root: Path = PROC_ROOT) -> None:
@@ -82,6 +84,7 @@ class CgroupFiles:
         self._version = V2 if (cgroup_root / "cgroup.controllers").exists() else V1
         self._kept: dict[str, _Opened] = {}
         self._open_count = 0
+        self._may_raise_hard_limit = True
         self._hosts_network = self._network_of("1")
 
     @property
@@ -239,11 +242,24 @@ class CgroupFiles:
 
     def _keep_or_close(self, container_id: str, opened: _Opened, *, worth_keeping: bool) -> None:
         descriptors = opened.descriptors()
-        if worth_keeping and _may_be_open(self._open_count + len(descriptors)):
+        if worth_keeping and self._may_be_open(self._open_count + len(descriptors)):
             self._kept[container_id] = opened
             self._open_count += len(descriptors)
         else:
             _close(descriptors)
+
+    def _may_be_open(self, count: int) -> bool:
+        """Return whether so many files may be kept open, after raising the limits if need be."""
+        wanted = count + SPARE_DESCRIPTORS
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if wanted > hard and self._may_raise_hard_limit:
+            # Once: who may not now may not at the next container either.
+            self._may_raise_hard_limit = False
+            _raise_hard_limit(Path(self._proc_root))
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < wanted and soft < hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return wanted <= hard
 
     def _drop(self, container_id: str) -> None:
         descriptors = self._kept.pop(container_id).descriptors()
@@ -377,10 +393,10 @@ def _close(descriptors: Iterable[int]) -> None:
         os.close(descriptor)
 
 
-def _may_be_open(count: int) -> bool:
-    """Return whether so many files may be kept open, after raising the limit if it has to be."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + SPARE_DESCRIPTORS
-    if soft < wanted and soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return wanted <= hard
+def _raise_hard_limit(proc_root: Path) -> None:
+    """Raise both limits of open files to the kernel's own, if this process may."""
+    # Without the right, or above the kernel's limit, Python raises ValueError.
+    with suppress(OSError, ValueError):
+        most = int((proc_root / "sys" / "fs" / "nr_open").read_text())
+        if most > resource.getrlimit(resource.RLIMIT_NOFILE)[1]:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -353,6 +353,60 @@ def test_the_limit_of_open_files_is_raised_as_far_as_allowed(
     assert files.kept == {ID}
 
 
+class Limits:
+    """The limits of open files, as the kernel keeps them for one who may raise them or not."""
+
+    def __init__(self, soft: int, hard: int, *, may_raise_hard: bool) -> None:
+        self.now = (soft, hard)
+        self.may_raise_hard = may_raise_hard
+        self.asked: list[tuple[int, int]] = []
+
+    def get(self, _: int) -> tuple[int, int]:
+        return self.now
+
+    def set(self, _: int, limits: tuple[int, int]) -> None:
+        self.asked.append(limits)
+        if limits[1] > self.now[1] and not self.may_raise_hard:
+            raise ValueError("not allowed to raise maximum limit")
+        self.now = limits
+
+
+@pytest.mark.parametrize(
+    ("may_raise_hard", "most", "asked", "kept"),
+    [
+        (True, "1048576\n", [(1_048_576, 1_048_576)], 2),
+        (False, "1048576\n", [(1_048_576, 1_048_576)], 1),
+        # Nothing to be gained, nothing to be known.
+        (True, "266\n", [], 1),
+        (True, "", [], 1),
+        # Room for one file more.
+        (True, "267\n", [(267, 267)], 1),
+    ],
+)
+def test_the_hard_limit_is_raised_once_to_the_kernels_where_allowed(
+    v2: Tree,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    may_raise_hard: bool,
+    most: str,
+    asked: list[tuple[int, int]],
+    kept: int,
+) -> None:
+    v2.add()
+    v2.add(OTHER_ID, pid=PID + 1)
+    (v2.proc / "sys" / "fs").mkdir(parents=True)
+    (v2.proc / "sys" / "fs" / "nr_open").write_text(most)
+    limits = Limits(64, 266, may_raise_hard=may_raise_hard)
+    monkeypatch.setattr(resource, "getrlimit", limits.get)
+    monkeypatch.setattr(resource, "setrlimit", limits.set)
+    files = v2.open()
+    for _ in range(2):
+        assert len(files.read({ID: PID, OTHER_ID: PID + 1})) == 2
+    # The first container fits below the hard limit.
+    assert limits.asked == [(266, 266), *asked]
+    assert len(files.kept) == kept
+
+
 def test_beyond_the_limit_files_are_opened_for_each_reading(
     tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
