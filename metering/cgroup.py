@@ -74,8 +74,9 @@ class CgroupFiles:
 
     For one thread. A container takes six descriptors or so. When they are many the limit of
     open files of this process is raised: the soft limit to the hard one, and where that is too
-    low and the process may (root may), both to the kernel's own, /proc/sys/fs/nr_open.
-    Containers beyond the limit are opened for each reading.
+    low and the process may, both to the kernel's own, /proc/sys/fs/nr_open. To do so takes
+    CAP_SYS_RESOURCE, which root has on a host and often has not in a container. Containers
+    beyond the limit are opened for each reading.
     """
 
     def __init__(self, cgroup_root: Path = CGROUP_ROOT, proc_root: Path = PROC_ROOT) -> None:
