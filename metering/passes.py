@@ -7,7 +7,7 @@ column. A series of which anything else is true is left to the fold for every ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -25,7 +25,7 @@ from metering.readings import (
 from metering.samples import Known, Records, State
 from metering.steps import Bools, Ints, period_of
 
-_ALL_KNOWN = int(Known.CPU | Known.MEMORY | Known.DISK_READ | Known.DISK_WRITE | Known.ALLOCATION)
+_HAS_TO_BE_KNOWN = int(Known.MEMORY | Known.ALLOCATION)
 
 
 def find_passes(ids: Ints, times_ms: Ints) -> Iterator[tuple[int, int, bool]]:
@@ -69,18 +69,21 @@ def fold_life_passes(
     times, memory = rows["read_ms"], rows["memory_bytes"]
     spans = _spans(times, before["read_ms"])
     plain = _are_plain(times, spans, before)
-    plain &= (rows["known"] == _ALL_KNOWN).all(axis=0) & (rows["state"] == State.RUNNING).all(
-        axis=0
-    )
+    known = rows["known"]
+    plain &= (known & _HAS_TO_BE_KNOWN == _HAS_TO_BE_KNOWN).all(axis=0)
+    plain &= (rows["state"] == State.RUNNING).all(axis=0)
     plain &= (before["known"] == ALL_COUNTERS) & (before["state"] == State.RUNNING)
     plain &= times[0] <= before["memory_held_until_ms"]
     plain &= (spans[1:] <= held_ms[:-1]).all(axis=0)
-    for counter in LIFE_COUNTERS:
-        plain &= _only_grows(rows[counter], before[counter])
+    closing = {}
+    for counter, bit in LIFE_COUNTERS.items():
+        values = _with_gaps_filled(rows[counter], (known & int(bit)) != 0, before[counter])
+        plain &= _only_grows(values, before[counter])
+        closing[counter] = values[-1]
     for field in ALLOCATED.values():
         plain &= (rows[field] == before[field]).all(axis=0)
 
-    usage = _usage(USAGE, "life", rows, before, LIFE_COUNTERS)
+    usage = _usage(USAGE, "life", rows, before, closing)
     lasting_ms = times[-1] - before["read_ms"]
     usage["memory_byte_ms"] = before["memory_bytes"] * spans[0]
     usage["memory_byte_ms"] += (memory[:-1] * spans[1:]).sum(axis=0)
@@ -90,7 +93,10 @@ def fold_life_passes(
     usage["first_sample_ms"], usage["last_sample_ms"] = times[0], times[-1]
 
     moved = before[plain]
-    _move(moved, rows[-1][plain], ("read_ms", "memory_bytes", *LIFE_COUNTERS))
+    for name in ("read_ms", "memory_bytes"):
+        moved[name] = rows[name][-1][plain]
+    for counter, values in closing.items():
+        moved[counter] = values[plain]
     moved["memory_held_until_ms"] = moved["read_ms"] + held_ms[-1][plain]
     moved["sample_count"] += len(rows)
     after[series[plain]] = moved
@@ -109,9 +115,11 @@ def fold_interface_passes(
     plain &= before["known"] == ALL_INTERFACE_COUNTERS
     for counter in INTERFACE_COUNTERS:
         plain &= _only_grows(rows[counter], before[counter])
-    usage = _usage(NETWORK_USAGE, "interface", rows, before, INTERFACE_COUNTERS)
+    closing = {counter: rows[counter][-1] for counter in INTERFACE_COUNTERS}
+    usage = _usage(NETWORK_USAGE, "interface", rows, before, closing)
     moved = before[plain]
-    _move(moved, rows[-1][plain], ("read_ms", *INTERFACE_COUNTERS))
+    for name in ("read_ms", *INTERFACE_COUNTERS):
+        moved[name] = rows[name][-1][plain]
     after[series[plain]] = moved
     return usage[plain], np.tile(~plain, len(rows))
 
@@ -136,24 +144,29 @@ def _only_grows(counter: Ints, before: Ints) -> Bools:
     return grows
 
 
+def _with_gaps_filled(counter: Ints, known: Bools, before: Ints) -> Ints:
+    """Return a counter that stands, where it was not read, as it did in the pass before."""
+    if known.all():
+        return counter
+    filled = np.where(known, counter, before)
+    for number in range(1, len(filled)):
+        np.copyto(filled[number], filled[number - 1], where=~known[number])
+    return filled
+
+
 def _usage(
     dtype: np.dtype[np.void],
     key: str,
     rows: Records,
     before: Records,
-    counters: dict[str, int] | dict[str, Known],
+    closing: Mapping[str, Ints],
 ) -> Records:
     usage = np.zeros(rows.shape[1], dtype)
     usage[key] = before[key]
     usage["window_ms"] = (rows["read_ms"][-1] - 1) // WINDOW_MS * WINDOW_MS
-    for counter in counters:
-        usage[counter] = rows[counter][-1] - before[counter]
+    for counter, values in closing.items():
+        usage[counter] = values - before[counter]
         usage[f"opening_{counter}"] = before[counter]
-        usage[f"closing_{counter}"] = rows[counter][-1]
+        usage[f"closing_{counter}"] = values
     usage["sample_count"] = len(rows)
     return usage
-
-
-def _move(readings: Records, last: Records, fields: tuple[str, ...]) -> None:
-    for name in fields:
-        readings[name] = last[name]

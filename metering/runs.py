@@ -27,7 +27,7 @@ from metering.steps import Ints
 
 # Memory stays bounded by the last of these.
 SAMPLES_PER_FOLD = 200_000
-PASSES_PER_FOLD = 5
+PASSES_PER_FOLD = 10
 SAMPLES_AT_MOST = 1_000_000
 
 

@@ -41,12 +41,14 @@ def hosts(draw: st.DrawFn) -> tuple[Records, Records]:
     samples["memory_bytes"] = [draw(st.integers(0, 2**40)) for _ in range(lives * passes)]
     samples["cpu_limit_micro"] = 500_000
     samples["known"], samples["state"], samples["event"] = ALL, State.RUNNING, Event.PERIODIC
-    for _ in range(draw(st.integers(0, 2))):
+    for _ in range(draw(st.integers(0, 3))):
         row = samples[draw(st.integers(0, len(samples) - 1))]
         field, value = draw(
             st.sampled_from(
                 [
                     ("known", int(Known.CPU)),
+                    ("known", ALL & ~int(Known.DISK_READ)),
+                    ("known", ALL & ~int(Known.CPU)),
                     ("known", 0),
                     ("state", State.PAUSED),
                     ("state", State.STOPPED),
