@@ -188,8 +188,8 @@ def break_down_cost(
 ) -> CostBreakdown:
     """Return what the rated usage costs after discounts and credits; never below zero.
 
-    Discounts stop at the usage fee, and credits pay what the discounts leave. Disk traffic,
-    where a price book charges for it, counts as storage.
+    Discounts stop at the usage fee, and credits pay what the discounts leave. Where a price book
+    charges for it, disk traffic counts as storage, and what is allocated as cpu and memory.
     """
     nothing = Money.zero(rating.currency)
     usage_fee = rating.usage_fee
@@ -198,8 +198,8 @@ def break_down_cost(
     )
     credits_used = max(nothing, min(credits_available, usage_fee - total_discount))
     return CostBreakdown(
-        cpu_cost=rating.cost_of(Meter.CPU),
-        memory_cost=rating.cost_of(Meter.MEMORY),
+        cpu_cost=rating.cost_of(Meter.CPU, Meter.CPU_ALLOCATED),
+        memory_cost=rating.cost_of(Meter.MEMORY, Meter.MEMORY_ALLOCATED),
         network_cost=rating.cost_of(Meter.NETWORK_EGRESS, Meter.NETWORK_INGRESS),
         storage_cost=rating.cost_of(Meter.STORAGE, Meter.DISK_READ, Meter.DISK_WRITE),
         gpu_cost=rating.cost_of(Meter.GPU),
