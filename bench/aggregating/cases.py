@@ -27,6 +27,8 @@ class Plan:
     straightforward_size: int = 1_000
     samples: int = 60
     other_samples: tuple[int, ...] = (15, 240)
+    # The backlog of the main size that the yardsticks are held against.
+    yardstick_samples: int = 240
     repetitions: int = 3
     steady_sandboxes: int = 10_000
     steady_every_s: float = 15
@@ -39,6 +41,7 @@ QUICK = Plan(
     straightforward_size=200,
     samples=30,
     other_samples=(15,),
+    yardstick_samples=30,
     steady_sandboxes=1_000,
     steady_every_s=5,
     steady_rounds=2,
@@ -147,11 +150,9 @@ def _measure_size(backlog: _Backlog, plan: Plan, measured: Measured) -> None:
     for samples in sorted((plan.samples, *others)):
         backlog.extend(samples)
         measured.catch_ups.append(backlog.fold(repetitions=plan.repetitions))
-        if samples != plan.samples:
-            continue
-        if size == plan.straightforward_size:
+        if size == plan.straightforward_size and samples == plan.samples:
             _measure_straightforward(backlog, measured)
-        if size == plan.main_size:
+        if size == plan.main_size and samples == plan.yardstick_samples:
             for _ in range(plan.repetitions):
                 _measure_postgresql(backlog, measured)
                 _measure_floor(backlog, measured)

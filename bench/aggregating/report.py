@@ -133,7 +133,8 @@ def _ratios(measured: Measured, plan: Plan) -> dict[str, float]:
     def cpu(cost: Cost) -> float:
         return cost.all_cpu_s / cost.samples
 
-    main, few, many = product(plan.main_size), product(smallest), product(largest)
+    few, many = product(smallest), product(largest)
+    main = _middle(cases[plan.main_size, plan.yardstick_samples].costs)
     fewest, most = (
         cases[plan.main_size, samples]
         for samples in (f((plan.samples, *plan.other_samples)) for f in (min, max))
