@@ -44,12 +44,16 @@ SECOND = timedelta(seconds=1)
 
 
 @pytest.fixture(autouse=True)
-def _months_are_as_before() -> Iterator[None]:
-    before = {month.start for month in months_kept()}
+def _there_are_no_months() -> Iterator[None]:
+    """Each test makes its own; others, which need none, may have had some made."""
+    _drop_months()
     yield
+    _drop_months()
+
+
+def _drop_months() -> None:
     for month in months_kept():
-        if month.start not in before:
-            drop_month(month)
+        drop_month(month)
 
 
 def lived(*, ends: bool = True) -> tuple[History, int]:
