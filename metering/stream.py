@@ -188,17 +188,16 @@ def waiting(host_id: UUID, *, folded: str, sequence: int) -> Waiting:
     key = _stream_key(host_id)
     try:
         newest = int(_redis().get(f"metrics:sequence:{host_id}") or 0)
-        oldest = _redis().xrange(key, f"({folded}", "+", 1)
         size = _redis().memory_usage(key) or 0
     except redis.RedisError as error:
         raise StreamUnavailableError(f"Redis did not tell of the stream: {error}") from error
-    if not oldest:
+    oldest_at = waiting_since(host_id, folded)
+    if oldest_at is None:
         return Waiting(entries=0, oldest_at=None, stream_bytes=int(size))
-    ((raw_id, _),) = oldest
     return Waiting(
         # Numbers that begin again mean that Redis lost its data, and the cursor is not there yet.
         entries=newest - sequence if newest > sequence else newest,
-        oldest_at=from_ms(order(raw_id.decode())[0]),
+        oldest_at=oldest_at,
         stream_bytes=int(size),
     )
 

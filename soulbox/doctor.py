@@ -9,12 +9,10 @@ from datetime import datetime
 from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 
+from metering.pace import MEMORY_LIMIT
 from metering.queries import HostState, host_states, stream_lag, table_problems
 from metering.stream import StreamUnavailableError, memory_share
 from soulbox.services import ServicesError, refuse_unsafe_settings
-
-# Beyond it collecting slows down, see docs/metering.md.
-MEMORY_LIMIT = 0.7
 
 
 @dataclass(frozen=True, slots=True)
