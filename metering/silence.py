@@ -60,10 +60,9 @@ def _close_lives(host: Host, now: datetime) -> int:
     return len(lives)
 
 
-@transaction.atomic
 def _count_as_collected(host: Host) -> None:
     """Let invoices not wait for what a silent host may still say; that would be late usage."""
-    cursor = StreamCursor.objects.select_for_update(skip_locked=True).filter(host=host).first()
+    cursor = StreamCursor.objects.filter(host=host).first()
     if cursor is None or host.last_seen_at is None:
         return
     if stream.waiting_since(host.pk, cursor.entry_id) is not None:
@@ -73,6 +72,9 @@ def _count_as_collected(host: Host) -> None:
     last_end = ends.aggregate(last=Max("ended_at"))["last"]
     # Each of its lives ended before this.
     until = max(host.last_seen_at, last_end or host.last_seen_at) + MILLISECOND
-    if cursor.collected_until is None or cursor.collected_until < until:
-        cursor.collected_until = until
-        cursor.save(update_fields=["collected_until"])
+    # A fold meanwhile has moved the cursor, and knows better.
+    StreamCursor.objects.filter(
+        Q(collected_until__isnull=True) | Q(collected_until__lt=until),
+        pk=cursor.pk,
+        entry_id=cursor.entry_id,
+    ).update(collected_until=until)
