@@ -10,6 +10,7 @@ from django.db import connection, transaction
 from django.db.models import Q, QuerySet, Sum
 
 import metering.queries
+from billing.charges import PerUnit, Price
 from billing.models import (
     Account,
     CreditEntry,
@@ -165,7 +166,7 @@ def _versions_of(books: set[int], period: Period) -> dict[int, list[tuple[Period
         )
         if windows := by_window(in_force):
             prices = {
-                (Meter(price.meter), price.currency): price.unit_price
+                (Meter(price.meter), price.currency): Price(PerUnit(price.unit_price))
                 for price in version.prices.all()
             }
             versions.setdefault(version.book_id, []).append((windows, Prices(prices)))

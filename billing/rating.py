@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
 
+from billing.charges import Price
 from billing.money import Money
 from metering.meters import UNITS, Meter
 from metering.period import Period
@@ -32,23 +32,15 @@ BY_DESIGN = frozenset({Unpriced.METER_NOT_CHARGED})
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """The prices of one version of a price book: for one shown unit, by meter and currency.
+    """The prices of one version of a price book, by meter and currency."""
 
-    Raises ValueError when a price is negative.
-    """
+    prices: Mapping[tuple[Meter, str], Price]
 
-    unit_prices: Mapping[tuple[Meter, str], Decimal]
-
-    def __post_init__(self) -> None:
-        for (meter, currency), unit_price in self.unit_prices.items():
-            if unit_price < 0:
-                raise ValueError(f"The price of {meter} in {currency} is negative: {unit_price}.")
-
-    def find(self, meter: Meter, currency: str) -> Decimal | Unpriced:
+    def find(self, meter: Meter, currency: str) -> Price | Unpriced:
         """Return the meter's price in `currency`, or why it has none."""
-        if (unit_price := self.unit_prices.get((meter, currency))) is not None:
-            return unit_price
-        if any(priced is meter for priced, _ in self.unit_prices):
+        if (price := self.prices.get((meter, currency))) is not None:
+            return price
+        if any(priced is meter for priced, _ in self.prices):
             return Unpriced.NO_PRICE_IN_CURRENCY
         return Unpriced.METER_NOT_CHARGED
 
@@ -72,13 +64,13 @@ class RatedLine:
     meter: Meter
     period: Period
     quantity: int
-    unit_price: Decimal
+    price: Price
     currency: str
 
     @property
     def cost(self) -> Fraction:
         """The exact cost."""
-        return self.quantity * Fraction(self.unit_price) / UNITS[self.meter].size
+        return self.price.cost(self.quantity, unit_size=UNITS[self.meter].size)
 
     @property
     def amount(self) -> Money:

@@ -220,7 +220,7 @@ def _usage_line(line: RatedLine) -> InvoiceLine:
         base_unit=unit.stored,
         unit=unit.shown,
         unit_size=unit.size,
-        unit_price=line.unit_price,
+        unit_price=line.price.charge.unit_price,
         amount=line.amount.amount,
         period_start=line.period.start,
         period_end=line.period.end,
