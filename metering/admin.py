@@ -5,6 +5,8 @@ from datetime import datetime
 from django.contrib import admin
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
 
 from metering.admin_keys import MeteringKeyAdmin
 from metering.admin_usage import DailyUsageSummaryAdmin, DayRows, WithCoverage, WithDays
@@ -181,7 +183,15 @@ class LifeAdmin(ReadOnlyPage[Life]):
     list_filter = ("host", ("ended_at", admin.EmptyFieldListFilter), "network_unmetered")
     list_select_related = ("sandbox", "host")
     search_fields = ("sandbox__sandbox_id", "container_id", "sandbox__account__account_id")
+    exclude = ("labels",)
+    readonly_fields = ("own_labels",)
     inlines = (GapRows, CounterResetRows)
+
+    @admin.display(description="labels")
+    def own_labels(self, life: Life) -> str:
+        """Return the account's own labels of it, a line each."""
+        lines = sorted(life.labels.items())
+        return format_html_join(SafeString("<br>"), "{} = {}", lines) or "none"
 
     @admin.display(description="cpus")
     def cpus(self, life: Life) -> str:

@@ -182,6 +182,7 @@ def _life(
         cpu_limit_micro=sample.cpu_limit_micro,
         memory_limit_bytes=sample.memory_limit_bytes,
         gpu_count=sample.gpu_count or 0,
+        labels=dict(sample.labels),
         recorded_at=now,
     )
 

@@ -9,11 +9,18 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
+from metering.labels import explain_left_out, keep_labels
 from metering.models import AccountRegistration, Host, Life, LifeReading, Refusal, Sandbox
 from metering.period import from_ms, to_ms
 from metering.readings import Allocation, new_life_reading
 from metering.samples import life_id
-from metering.source import ACCOUNT_LABEL, SANDBOX_LABEL, UNKNOWN_GPUS, Container
+from metering.source import (
+    ACCOUNT_LABEL,
+    LABEL_PREFIX,
+    SANDBOX_LABEL,
+    UNKNOWN_GPUS,
+    Container,
+)
 
 SANDBOX_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _MS_NS = 10**6
@@ -33,7 +40,7 @@ def record_lives(host: Host, containers: Iterable[Container], *, now: datetime) 
     """Record the life each of these containers is living, or lived last; return those new.
 
     Safe to repeat. A container whose labels are no good is recorded as refused, with the
-    reason, and left out.
+    reason, and left out; one of whose own labels is no good is recorded without that.
     """
     named: list[tuple[Container, UUID, str]] = []
     refused: list[tuple[Container, LabelError]] = []
@@ -58,7 +65,9 @@ def record_lives(host: Host, containers: Iterable[Container], *, now: datetime) 
     ]
     for container, refusal in refused:
         refuse(host, refusal.reason, container.container_id, str(refusal), now=now)
-    return create_missing(lives)
+    new = create_missing(lives)
+    _refuse_labels(host, new, {container.container_id: container for container in begun}, now)
+    return new
 
 
 def have_sandboxes(names: set[tuple[UUID, str]], now: datetime) -> dict[tuple[UUID, str], Sandbox]:
@@ -115,6 +124,7 @@ def _life(
         counts_from_zero=started_ms >= to_ms(known_since),
         network_unmetered=container.network_unmetered,
         **limits_of(container, host),
+        labels=keep_labels(_own_labels(container))[0],
         recorded_at=now,
     )
 
@@ -182,6 +192,31 @@ def read_labels(labels: Mapping[str, str]) -> tuple[UUID, str]:
             "or . _ : - after the first.",
         )
     return account_id, sandbox_id
+
+
+def _own_labels(container: Container) -> dict[str, str]:
+    """Return the labels that are the account's own, by name."""
+    return {
+        label.removeprefix(LABEL_PREFIX): value
+        for label, value in container.labels.items()
+        if label.startswith(LABEL_PREFIX)
+    }
+
+
+def _refuse_labels(
+    host: Host, lives: Iterable[Life], containers: Mapping[str, Container], now: datetime
+) -> None:
+    """Record which labels of lives just recorded are left out of them, and why."""
+    refused = {}
+    for life in lives:
+        _, left_out = keep_labels(_own_labels(containers[life.container_id]))
+        if left_out:
+            detail = (
+                f"Left out of labels {LABEL_PREFIX}… {explain_left_out(left_out)}. The life is "
+                "metered. Correct them, and start a new container."
+            )
+            refused[Refusal.Reason.LABEL_LEFT_OUT, life.container_id] = detail, 1
+    refuse_all(host, refused, now=now)
 
 
 def _unknown_account(account_id: UUID) -> LabelError:

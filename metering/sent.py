@@ -84,6 +84,8 @@ class SentSample:
     gpu_count: int | None = None
     # Name, received and sent bytes, by name.
     interfaces: tuple[tuple[str, int, int], ...] = ()
+    # Name and value, by name; they count where the sample registers its life.
+    labels: tuple[tuple[str, str], ...] = ()
 
     @property
     def subject(self) -> str:

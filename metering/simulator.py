@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
@@ -12,6 +12,7 @@ from metering.period import MILLISECOND, Period, to_ms
 from metering.samples import State
 from metering.source import (
     ACCOUNT_LABEL,
+    LABEL_PREFIX,
     SANDBOX_LABEL,
     Action,
     Container,
@@ -55,6 +56,8 @@ class SimulatedSandbox:
     paused: tuple[datetime, datetime] | None = None
     # The container goes then; None: it stays when it has ended.
     removed_at: datetime | None = None
+    # The account's own, by name.
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def alive_ms(self, period: Period) -> int:
         """Return the milliseconds of `period` in which it ran."""
@@ -211,7 +214,8 @@ def _is_removed(sandbox: SimulatedSandbox, now: datetime) -> bool:
 
 
 def _labels(sandbox: SimulatedSandbox) -> dict[str, str]:
-    return {SANDBOX_LABEL: sandbox.sandbox_id, ACCOUNT_LABEL: sandbox.account_id}
+    own = {f"{LABEL_PREFIX}{name}": value for name, value in sandbox.labels.items()}
+    return {SANDBOX_LABEL: sandbox.sandbox_id, ACCOUNT_LABEL: sandbox.account_id, **own}
 
 
 def _container(sandbox: SimulatedSandbox, now: datetime) -> Container:

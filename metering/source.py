@@ -12,6 +12,8 @@ from metering.samples import State
 
 SANDBOX_LABEL = "soulbox.sandbox_id"
 ACCOUNT_LABEL = "soulbox.account_id"
+LABEL_PREFIX = "soulbox.label."
+"""How a container's label begins that is one of the account's own; the rest is its name."""
 
 UNKNOWN_GPUS = -1
 """A container holds GPUs and how many nobody said: it asked for all of a host that tells none."""

@@ -16,6 +16,7 @@ from metering.believing import (
     LARGEST_MEMORY_BYTES,
     LARGEST_STORAGE_BYTES,
 )
+from metering.labels import MOST_LABELS, find_fault
 from metering.lives import SANDBOX_ID
 from metering.period import to_ms
 from metering.samples import Event, State
@@ -43,7 +44,7 @@ INTERFACE_COUNTERS = ("rx_bytes", "tx_bytes")
 STATES = {"running": State.RUNNING, "paused": State.PAUSED, "stopped": State.STOPPED}
 EVENTS = {"periodic": Event.PERIODIC, "started": Event.STARTED, "stopped": Event.STOPPED}
 REQUIRED = ("sandbox_id", "life", "started_at", "read_at")
-FIELDS = ("account_id", *REQUIRED, *LARGEST, "interfaces", "state", "event", "interval_s")
+FIELDS = ("account_id", *REQUIRED, *LARGEST, "interfaces", "labels", "state", "event", "interval_s")
 
 # A name that begins so means this field, in another unit or without one.
 _MEANT = {
@@ -58,6 +59,7 @@ _MEANT = {
     "disk": "disk_read_bytes and disk_write_bytes, running totals",
     "gpu": "gpu_count, the devices held",
     "network": "interfaces",
+    "label": "labels, by name",
     "interval": "interval_s, in seconds",
     "started": "started_at, in RFC 3339",
     "read": "read_at, in RFC 3339",
@@ -169,6 +171,7 @@ def _read_sample(index: int, fields: Fields, said: Said) -> SentSample:
         state=state,
         event=event,
         interfaces=_interfaces(fields.get("interfaces")),
+        labels=_labels(fields.get("labels")),
         # null is what a runtime sends that did not read a figure: it is not 0.
         **{
             name: None if fields.get(name) is None else _integer(name, fields[name], largest)
@@ -326,6 +329,24 @@ def _interface_counter(path: str, value: Any) -> int:
         detail = "An interface has both rx_bytes and tx_bytes."
         raise SampleError(path, Fault.MISSING, detail)
     return _integer(path, value, LARGEST_COUNTER)
+
+
+def _labels(value: Any) -> tuple[tuple[str, str], ...]:
+    """Return name and value of each label, by name."""
+    if value is None:
+        return ()
+    if not isinstance(value, dict):
+        detail = 'An object, as in {"team": "search"}.'
+        raise SampleError("labels", Fault.MALFORMED, detail)
+    if len(value) > MOST_LABELS:
+        detail = f"There are {len(value)} of them; at most {MOST_LABELS} are taken."
+        raise SampleError("labels", Fault.TOO_LARGE, detail)
+    for name, text in value.items():
+        fault = find_fault(name, text) if isinstance(text, str) else "a value is a text"
+        if fault:
+            path = f"labels.{_shown(name)}"
+            raise SampleError(path, Fault.MALFORMED, f"{fault[0].upper()}{fault[1:]}.")
+    return tuple(sorted(value.items()))
 
 
 def _integer(name: str, value: Any, largest: int) -> int:

@@ -16,6 +16,7 @@ from metering.api.parsing import (
     LONGEST_LIFE_KEY,
     STATES,
 )
+from metering.labels import LABEL_NAME, LONGEST_VALUE, MOST_LABELS
 from metering.lives import SANDBOX_ID
 from metering.sent import Fault
 
@@ -69,6 +70,13 @@ class SampleSerializer(serializers.Serializer[Any]):
         required=False,
         allow_null=True,
         help_text="By the interface's name; lo is not counted.",
+    )
+    labels = serializers.DictField(
+        child=serializers.CharField(max_length=LONGEST_VALUE, allow_blank=True),
+        required=False,
+        allow_null=True,
+        help_text=f"The account's own, by name ({LABEL_NAME.pattern}); at most {MOST_LABELS}. "
+        "Those of the sample that registers a life hold for it.",
     )
     state = serializers.ChoiceField(choices=list(STATES), default="running")
     event = serializers.ChoiceField(

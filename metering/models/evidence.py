@@ -103,7 +103,7 @@ class LateUsage(models.Model):
 
 
 class Refusal(models.Model):
-    """Something on a host that is not metered, and why; one row for each, however often met."""
+    """Something on a host that is left out, and why; one row for each, however often met."""
 
     class Reason(models.TextChoices):
         """What was wrong. The detail names the field and the way out."""
@@ -112,6 +112,8 @@ class Refusal(models.Model):
         ACCOUNT_MALFORMED = "account_malformed"
         ACCOUNT_UNKNOWN = "account_unknown"
         SANDBOX_MALFORMED = "sandbox_malformed"
+        # The life is metered, without a label.
+        LABEL_LEFT_OUT = "label_left_out"
         LIFE_UNKNOWN = "life_unknown"
         SAMPLE_UNBELIEVABLE = "sample_unbelievable"
         BATCH_UNREADABLE = "batch_unreadable"

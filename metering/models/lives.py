@@ -74,6 +74,9 @@ class Life(models.Model):
     memory_limit_bytes = models.BigIntegerField(null=True, blank=True)
     # Devices held; null: it holds some, and how many is not known.
     gpu_count = models.IntegerField(null=True, blank=True, default=0)
+    # The account's own, by name; as they were when the life was recorded. The database's default
+    # is for programs of the version before, which know no labels.
+    labels = models.JSONField(default=dict, db_default={}, blank=True)
     recorded_at = models.DateTimeField()
 
     class Meta:
