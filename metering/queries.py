@@ -1,13 +1,29 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Exists, Max, OuterRef, Q, Sum
+from django.db.models import (
+    Count,
+    Exists,
+    Expression,
+    F,
+    Func,
+    Max,
+    OuterRef,
+    Q,
+    QuerySet,
+    Sum,
+    TextField,
+    Value,
+)
 from django.db.models.functions import Coalesce
 
 from metering import stream
+from metering.labels import require_label_name
 from metering.meters import UNITS, Meter
 from metering.models import (
     Host,
@@ -24,16 +40,20 @@ from metering.services import PUSHED
 from metering.silence import SILENT_AFTER
 from metering.stream import Waiting
 
-_LIFE_METERS = (
-    Meter.CPU,
-    Meter.MEMORY,
-    Meter.GPU,
-    Meter.DISK_READ,
-    Meter.DISK_WRITE,
-    Meter.CPU_ALLOCATED,
-    Meter.MEMORY_ALLOCATED,
-)
+_LIFE_COLUMNS = {
+    meter: UNITS[meter].stored
+    for meter in (
+        Meter.CPU,
+        Meter.MEMORY,
+        Meter.GPU,
+        Meter.DISK_READ,
+        Meter.DISK_WRITE,
+        Meter.CPU_ALLOCATED,
+        Meter.MEMORY_ALLOCATED,
+    )
+}
 _NETWORK_COLUMNS = {Meter.NETWORK_EGRESS: "tx_bytes", Meter.NETWORK_INGRESS: "rx_bytes"}
+_STORAGE_COLUMNS = {Meter.STORAGE: "storage_byte_ms"}
 
 # Passes are two seconds apart and folds fifteen; after these many something is wrong.
 SILENT_AFTER_S = 20
@@ -160,17 +180,98 @@ def usage_totals(account_id: UUID, period: Period) -> dict[Meter, int]:
 
     Meters without usage are left out.
     """
-    in_period = Q(window_start__gte=period.start, window_start__lt=period.end)
-    totals = UsageRecord.objects.filter(in_period, life__sandbox__account_id=account_id).aggregate(
-        **{meter.value: Sum(UNITS[meter].stored) for meter in _LIFE_METERS}
+    totals: dict[Meter, int] = {}
+    for records, life, sums in _records(period):
+        totals |= _used(records.filter(_of_account(account_id, life)).aggregate(**sums))
+    return totals
+
+
+def usage_by_sandbox(account_id: UUID, period: Period) -> dict[str, dict[Meter, int]]:
+    """Return what `usage_totals` does by sandbox id; it adds up to that.
+
+    Sandboxes without usage are left out, and so are meters of each.
+    """
+    return _usage_by(account_id, period, lambda life: F(f"{life}__sandbox__sandbox_id"))
+
+
+def usage_by_label(
+    account_id: UUID, period: Period, *, name: str
+) -> dict[str | None, dict[Meter, int]]:
+    """Return what `usage_totals` does by the value of one label; it adds up to that.
+
+    None is what lives without the label used. Raises LabelNameError.
+    """
+    require_label_name(name)
+    # Not a key transform: that takes a name of digits for a place in a list.
+    return _usage_by(
+        account_id,
+        period,
+        lambda life: Func(
+            F(f"{life}__labels"),
+            Value(name),
+            function="jsonb_extract_path_text",
+            output_field=TextField(),
+        ),
     )
-    totals |= NetworkUsageRecord.objects.filter(
-        in_period, interface__life__sandbox__account_id=account_id
-    ).aggregate(**{meter.value: Sum(column) for meter, column in _NETWORK_COLUMNS.items()})
-    totals |= StorageUsageRecord.objects.filter(
-        in_period, life__sandbox__account_id=account_id
-    ).aggregate(**{Meter.STORAGE.value: Sum("storage_byte_ms")})
-    return {Meter(name): int(total) for name, total in totals.items() if total}
+
+
+def label_names(account_id: UUID, period: Period) -> list[str]:
+    """Return the names of the labels that lives with usage in `period` carry, sorted."""
+    has_usage = Q()
+    for records, life, _ in _records(period):
+        has_usage |= Q(Exists(records.filter(**{life: OuterRef("pk")})))
+    names = (
+        Life.objects.filter(has_usage, sandbox__account_id=account_id)
+        .exclude(labels={})
+        .annotate(name=Func(F("labels"), function="jsonb_object_keys", output_field=TextField()))
+        .values_list("name", flat=True)
+        .distinct()
+    )
+    return sorted(names)
+
+
+def starts(account_id: UUID, period: Period) -> int:
+    """Return how many lives of the account's sandboxes started in `period`."""
+    return Life.objects.filter(
+        sandbox__account_id=account_id, started_at__gte=period.start, started_at__lt=period.end
+    ).count()
+
+
+def _records(period: Period) -> Iterator[tuple[QuerySet[Any], str, dict[str, Sum]]]:
+    """Yield the period's records of each table, the way to their lives, and sums by meter."""
+    tables: tuple[tuple[QuerySet[Any], str, dict[Meter, str]], ...] = (
+        (UsageRecord.objects.all(), "life", _LIFE_COLUMNS),
+        (NetworkUsageRecord.objects.all(), "interface__life", _NETWORK_COLUMNS),
+        (StorageUsageRecord.objects.all(), "life", _STORAGE_COLUMNS),
+    )
+    for records, life, columns in tables:
+        yield (
+            records.filter(window_start__gte=period.start, window_start__lt=period.end),
+            life,
+            {meter.value: Sum(column) for meter, column in columns.items()},
+        )
+
+
+def _of_account(account_id: UUID, life: str) -> Q:
+    return Q(**{f"{life}__sandbox__account_id": account_id})
+
+
+def _usage_by(
+    account_id: UUID, period: Period, part_of: Callable[[str], Expression | F]
+) -> dict[Any, dict[Meter, int]]:
+    """Return usage by what `part_of` gives for the way from a record to its life."""
+    usage: dict[Any, dict[Meter, int]] = {}
+    for records, life, sums in _records(period):
+        parts = records.filter(_of_account(account_id, life)).annotate(part=part_of(life))
+        for row in parts.values("part").annotate(**sums).order_by():
+            part = row.pop("part")
+            if used := _used(row):
+                usage.setdefault(part, {}).update(used)
+    return usage
+
+
+def _used(sums: dict[str, Any]) -> dict[Meter, int]:
+    return {Meter(name): int(total) for name, total in sums.items() if total}
 
 
 def coverage(account_id: UUID, period: Period) -> Coverage:
