@@ -11,10 +11,11 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
+from metering.day_sums import DAY_SUMS, FIGURES, day_parameters
 from metering.models import AccountRegistration, Gap
 from metering.period import Period
 from metering.readings import INTERFACE_COUNTERS, LIFE_COUNTERS
-from metering.summaries import DAY_SUMS, FIGURES, RECENT, day_parameters, records_kept_since
+from metering.summaries import RECENT, records_kept_since
 
 # What is compared belongs to one account, so many small snapshots prove as much as one large
 # one, and none keeps old rows alive for hours.

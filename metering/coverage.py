@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 
 from django.db.models import Count, F, Q, QuerySet, Sum
 
+from metering.day_sums import local_days
 from metering.models import AccountRegistration, DailyUsageSummary, Gap, Sandbox
 from metering.queries import Coverage
-from metering.summaries import local_days
 
 # A page is made from these; a shorter period has all of its own.
 MOST_SANDBOXES = 1000

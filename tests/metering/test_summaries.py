@@ -14,6 +14,7 @@ from django.db import connection
 from django.db.models import F, Sum
 
 from metering import tasks
+from metering.day_sums import FIGURES, local_days
 from metering.meters import Meter
 from metering.models import (
     DailyUsageSummary,
@@ -24,10 +25,8 @@ from metering.models import (
 )
 from metering.queries import usage_totals
 from metering.summaries import (
-    FIGURES,
     Summarised,
     daily_usage,
-    local_days,
     summarise_touched_days,
     summarise_usage,
 )
