@@ -14,6 +14,7 @@ from metering.meters import GB, UNITS, Meter
 from metering.models import (
     AccountRegistration,
     CounterReset,
+    FormerTimeZone,
     Gap,
     Host,
     LateUsage,
@@ -106,6 +107,14 @@ class HostAdmin(Page[Host]):
         return int(getattr(host, "open_lives", 0))
 
 
+class FormerTimeZoneRows(ReadOnlyRows[FormerTimeZone, AccountRegistration]):
+    """The zones that the account's days were of before."""
+
+    model = FormerTimeZone
+    fields = ("time_zone", "until")
+    ordering = ("until",)
+
+
 @admin.register(AccountRegistration)
 class AccountRegistrationAdmin(WithDays):
     """The accounts whose sandboxes are metered, as billing registered them."""
@@ -113,6 +122,7 @@ class AccountRegistrationAdmin(WithDays):
     list_display = ("account_id", "time_zone", "registered_at", "frozen_until", "is_active")
     list_filter = ("is_active",)
     search_fields = ("account_id",)
+    inlines = (FormerTimeZoneRows,)
 
 
 class LifeRows(ReadOnlyRows[Life, Sandbox]):

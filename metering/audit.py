@@ -11,6 +11,7 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
+from metering.calendars import calendars_of
 from metering.day_sums import DAY_SUMS, FIGURES, day_parameters
 from metering.models import AccountRegistration, Gap
 from metering.period import Period
@@ -88,19 +89,19 @@ def audit_usage(
     chosen = AccountRegistration.objects.order_by("pk")
     if accounts is not None:
         chosen = chosen.filter(pk__in=accounts)
-    zones = list(chosen.values_list("pk", "time_zone"))
+    account_ids = list(chosen.values_list("pk", flat=True))
     checks = {name: Check(name, 0, 0, ()) for name in (*_CHECKS_OF_LIVES, "day summaries")}
     left_out = 0
-    for start in range(0, len(zones), ACCOUNTS_A_SNAPSHOT):
-        some = dict(zones[start : start + ACCOUNTS_A_SNAPSHOT])
+    for start in range(0, len(account_ids), ACCOUNTS_A_SNAPSHOT):
+        some = account_ids[start : start + ACCOUNTS_A_SNAPSHOT]
         with _one_snapshot():
-            parameters = _scope(list(some), now, period)
+            parameters = _scope(some, now, period)
             left_out += _count_left_out(parameters)
             for name, statement in _CHECKS_OF_LIVES.items():
                 checks[name] = checks[name].plus(_compare(name, statement, parameters))
             days = _days_to_compare(now, period)
             if days is not None:
-                parameters = day_parameters(some, some.values(), first=days[0], last=days[1])
+                parameters = day_parameters(calendars_of(some), first=days[0], last=days[1])
                 parameters |= {"first": days[0], "last": days[1]}
                 found = _compare("day summaries", _DAY_SUMMARIES, parameters)
                 checks[found.name] = checks[found.name].plus(found)

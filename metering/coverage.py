@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from django.db.models import Count, F, Q, QuerySet, Sum
 
-from metering.day_sums import local_days
+from metering.calendars import calendar_of
 from metering.models import AccountRegistration, DailyUsageSummary, Gap, Sandbox
 from metering.queries import Coverage
 
@@ -147,7 +146,9 @@ def _gaps_of(
     account: AccountRegistration, start: date, end: date
 ) -> tuple[list[GapOfSandbox], int]:
     """Return the gaps, and how many a page leaves out."""
-    period = local_days(start, end - _DAY, ZoneInfo(account.time_zone))
+    period = calendar_of(account.pk).span(start, end - _DAY)
+    if period is None:
+        return [], 0
     gaps = (
         Gap.objects.filter(life__sandbox__account=account)
         .filter(start__lt=period.end, end__gt=period.start)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Mapping
+from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
-from metering.period import Period
+from metering.days import Calendar
 
 _DAY = timedelta(days=1)
 
@@ -48,27 +47,28 @@ def _sums_of(source: str, columns: dict[str, str], *, counts_lives: bool) -> str
     figures = [f"{sums.get(figure, '0')} AS {figure}" for figure in FIGURES]
     return f"""
         SELECT sandbox.account_id, life.sandbox_id,
-            zone.days[width_bucket(record.window_start, zone.starts)] AS day,
+            calendar.days[width_bucket(record.window_start, calendar.starts)] AS day,
             {", ".join(figures)}
-        FROM zone
-        JOIN metering_accountregistration account ON account.time_zone = zone.name
+        FROM unnest(%(accounts)s::uuid[], %(calendar_of)s::integer[])
+            AS account(account_id, calendar)
+        JOIN calendar ON calendar.number = account.calendar
         JOIN metering_sandbox sandbox ON sandbox.account_id = account.account_id
         JOIN metering_life life ON life.sandbox_id = sandbox.id
         JOIN {source}
-        WHERE account.account_id = ANY(%(accounts)s)
-            AND record.window_start >= %(start)s AND record.window_start < %(end)s
+        WHERE record.window_start >= %(start)s AND record.window_start < %(end)s
             -- Accounts may have had a million short lives; those long gone have no windows here.
             AND (life.gone_at IS NULL OR life.gone_at >= %(start)s - interval '1 day')
         GROUP BY 1, 2, 3"""  # noqa: S608 - names of our own columns
 
 
 DAY_SUMS = f"""
-    WITH zone AS (
-        SELECT name,
-            array_agg(day ORDER BY start) AS days, array_agg(start ORDER BY start) AS starts
-        FROM unnest(%(zones)s::text[], %(days)s::date[], %(starts)s::timestamptz[])
-            AS given(name, day, start)
-        GROUP BY name
+    WITH calendar AS (
+        -- Of days that start at once, those left out come first and get nothing.
+        SELECT number, array_agg(day ORDER BY start, day) AS days,
+            array_agg(start ORDER BY start, day) AS starts
+        FROM unnest(%(calendars)s::integer[], %(days)s::date[], %(starts)s::timestamptz[])
+            AS given(number, day, start)
+        GROUP BY number
     ), part AS (
         {" UNION ALL ".join(_sums_of(*s, counts_lives=not n) for n, s in enumerate(_SOURCES))}
     ), day_sum (account_id, sandbox_id, day, {", ".join(FIGURES)}) AS MATERIALIZED (
@@ -81,35 +81,26 @@ Its parameters are those that `day_parameters` gives.
 """
 
 
-def local_day_start(day: date, zone: ZoneInfo) -> datetime:
-    """Return the first moment of a local day, in UTC."""
-    # Where clocks skip midnight, this is the moment of the change; where they repeat it, the first.
-    return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
-
-
-def local_days(first: date, last: date, zone: ZoneInfo) -> Period:
-    """Return the span of the local days from `first` to `last`, both included."""
-    return Period(local_day_start(first, zone), local_day_start(last + _DAY, zone))
-
-
 def day_parameters(
-    accounts: Iterable[UUID], zones: Iterable[str], *, first: date, last: date
+    calendars: Mapping[UUID, Calendar], *, first: date, last: date
 ) -> dict[str, Any]:
-    """Return DAY_SUMS' parameters for these accounts in these zones, `first` and `last` included.
+    """Return DAY_SUMS' parameters for these accounts, `first` and `last` included.
 
     Days come from the time zones of Python, as the periods of invoices do: the database may
     have other rules of them.
     """
     days = [first + n * _DAY for n in range((last - first).days + 1)]
+    numbers = {calendar: number for number, calendar in enumerate(set(calendars.values()))}
     rows = [
-        (name, day, local_day_start(day or last + _DAY, ZoneInfo(name)))
-        for name in sorted(set(zones))
+        (number, day, calendar.start_of(day or last + _DAY))
+        for calendar, number in numbers.items()
         # What starts with the day after belongs to no day.
         for day in (*days, None)
     ]
     return {
-        "accounts": list(accounts),
-        "zones": [name for name, _, _ in rows],
+        "accounts": list(calendars),
+        "calendar_of": [numbers[calendar] for calendar in calendars.values()],
+        "calendars": [number for number, _, _ in rows],
         "days": [day for _, day, _ in rows],
         "starts": [start for _, _, start in rows],
         "start": min(start for _, _, start in rows),

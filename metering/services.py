@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from uuid import UUID
+from zoneinfo import available_timezones
 
 from django.db import transaction
 
-from metering.models import AccountRegistration, Host, StreamCursor
+from metering.models import AccountRegistration, FormerTimeZone, Host, StreamCursor
+from metering.period import window_start
+from metering.summaries import touch_days_since
 
 ENDPOINT_SCHEMES = ("unix", "tcp", "http", "https", "simulator", "api")
 PUSHED = "api:"
@@ -13,12 +16,41 @@ PUSHED = "api:"
 
 
 def register_account(*, account_id: UUID, time_zone: str, registered_at: datetime) -> None:
-    """Let sandboxes of this account be metered. Safe to repeat; a later time zone replaces."""
-    AccountRegistration.objects.update_or_create(
-        account_id=account_id,
-        defaults={"time_zone": time_zone},
-        create_defaults={"time_zone": time_zone, "registered_at": registered_at},
+    """Let sandboxes of this account be metered. Safe to repeat: what it finds stays as it is.
+
+    Another time zone needs `change_time_zone`, since days are summarised by the first.
+    """
+    AccountRegistration.objects.get_or_create(
+        account_id=account_id, defaults={"time_zone": time_zone, "registered_at": registered_at}
     )
+
+
+class TimeZoneRefusedError(ValueError):
+    """There is no such time zone; the message names it."""
+
+
+@transaction.atomic
+def change_time_zone(account_id: UUID, *, time_zone: str, now: datetime) -> None:
+    """Let an account's local days be those of another time zone, from the window of `now` on.
+
+    Days that are over stay as they were; `days.Calendar` has the rule. Summaries of days since
+    then follow with the next hourly run. Safe to repeat: the zone an account has is no change.
+    Raises TimeZoneRefusedError, AccountRegistration.DoesNotExist.
+    """
+    if time_zone not in available_timezones():
+        raise TimeZoneRefusedError(f"time_zone {time_zone!r} is not an IANA time zone.")
+    account = _lock(account_id)
+    if account.time_zone == time_zone:
+        return
+    last = account.former_time_zones.order_by("until").last()
+    # Never before the last change: another worker's clock may be ahead of this one's.
+    since = max(window_start(now), last.until) if last else window_start(now)
+    FormerTimeZone.objects.get_or_create(
+        account=account, until=since, defaults={"time_zone": account.time_zone}
+    )
+    account.time_zone = time_zone
+    account.save(update_fields=["time_zone"])
+    touch_days_since(account_id, since)
 
 
 def freeze_account(account_id: UUID, *, until: datetime) -> None:
@@ -28,10 +60,16 @@ def freeze_account(account_id: UUID, *, until: datetime) -> None:
     that had begun has committed when this returns. A freeze never moves back.
     Raises AccountRegistration.DoesNotExist.
     """
-    account = AccountRegistration.objects.select_for_update().get(pk=account_id)
+    account = _lock(account_id)
     if account.frozen_until is None or account.frozen_until < until:
         account.frozen_until = until
         account.save(update_fields=["frozen_until"])
+
+
+def _lock(account_id: UUID) -> AccountRegistration:
+    # Folds share this lock, so it waits for them. Rows that only refer to the account are written
+    # meanwhile: its summaries, whose marks a change of zone waits for in turn.
+    return AccountRegistration.objects.select_for_update(no_key=True).get(pk=account_id)
 
 
 class HostRefusedError(ValueError):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import numpy as np
 from celery.exceptions import SoftTimeLimitExceeded
@@ -16,10 +15,12 @@ from django.conf import settings
 from django.db import OperationalError, connection, transaction
 from django.db.models import Count, Sum
 
-from metering.day_sums import DAY_SUMS, FIGURES, day_parameters, local_day_start
+from metering.calendars import calendar_of
+from metering.day_sums import DAY_SUMS, FIGURES, day_parameters
+from metering.days import Calendar
 from metering.meters import UNITS, Meter
 from metering.models import AccountRegistration, DailyUsageSummary
-from metering.period import to_ms
+from metering.period import WINDOW, to_ms
 from metering.steps import Ints
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ LONG_PAST = timedelta(hours=36)
 LOOK_BACK = timedelta(days=35)
 
 _DAY = timedelta(days=1)
+# Between midnight in the first zone and in the last.
+_ZONES_APART = timedelta(hours=26)
 _DAY_MS = 24 * 3_600_000
 
 _REPLACE = f"""
@@ -67,13 +70,12 @@ def summarise_usage(account_id: UUID, days: Iterable[date], *, now: datetime) ->
     """Recompute an account's summaries of these local days; return how many rows changed.
 
     Safe to repeat and to run at once: the rows are replaced by what the records add up to. A
-    day whose records may have been dropped is left alone, and so is one that has not begun.
+    day whose records may have been dropped is left alone, and so is one that is yet to come.
     Raises AccountRegistration.DoesNotExist.
     """
     with transaction.atomic():
-        account = AccountRegistration.objects.get(pk=account_id)
         _lock(account_id)
-        return _replace(account, set(days), now)
+        return _replace(account_id, calendar_of(account_id), set(days), now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +101,12 @@ def summarise_touched_days(*, now: datetime) -> Summarised:
                 _lock(account.pk)
                 # Taken in the same transaction: a change that commits after this waits for it,
                 # and then leaves a new row.
-                touched = _take_touched_days(account)
-                rows += _replace(account, {*_recent_days(account, newest_day, now), *touched}, now)
+                touched = _take_touched_days(account.pk)
+                # Read after that: a change of zone that it does not show leaves new marks.
+                calendar = calendar_of(account.pk)
+                recent = _recent_days(calendar, account.registered_at, newest_day, now)
+                days = {*recent, *_local_days(calendar, touched)}
+                rows += _replace(account.pk, calendar, days, now)
         except SoftTimeLimitExceeded:
             raise
         except OperationalError:
@@ -144,6 +150,24 @@ def touch_days(changed: Iterable[tuple[Ints, Ints]], *, now: datetime) -> None:
             ON CONFLICT (account_id, day) DO UPDATE SET day = EXCLUDED.day
             """,
             [pairs[0].tolist(), pairs[1].tolist()],
+        )
+
+
+def touch_days_since(account_id: UUID, start: datetime) -> None:
+    """Mark the days from `start` on that have summaries: the caller's transaction changes them."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO metering_touchedday (account_id, day)
+            SELECT %(account)s, day::date
+            FROM generate_series(%(first)s::date, (
+                -- A local day ends in the next one of UTC.
+                SELECT max(day) + 1 FROM metering_dailyusagesummary WHERE account_id = %(account)s
+            ), interval '1 day') AS day
+            ORDER BY 2
+            ON CONFLICT (account_id, day) DO UPDATE SET day = EXCLUDED.day
+            """,
+            {"account": account_id, "first": start.astimezone(UTC).date()},
         )
 
 
@@ -206,14 +230,14 @@ def _lock(account_id: UUID) -> None:
         )
 
 
-def _replace(account: AccountRegistration, days: set[date], now: datetime) -> int:
-    zone = ZoneInfo(account.time_zone)
-    kept_since = records_kept_since(now)
-    asked = sorted(day for day in days if kept_since <= local_day_start(day, zone) <= now)
+def _replace(account_id: UUID, calendar: Calendar, days: set[date], now: datetime) -> int:
+    # A day that has not begun has no usage; but it may have been today in the zone before.
+    first, last = records_kept_since(now), now + _ZONES_APART
+    asked = sorted(day for day in days if first <= calendar.start_of(day) <= last)
     changed = 0
     with connection.cursor() as cursor:
-        for first, last in _runs(asked):
-            parameters = day_parameters([account.pk], [account.time_zone], first=first, last=last)
+        for first_day, last_day in _runs(asked):
+            parameters = day_parameters({account_id: calendar}, first=first_day, last=last_day)
             cursor.execute(_REPLACE, parameters | {"now": now})
             changed += cursor.rowcount
     return changed
@@ -252,14 +276,13 @@ def _accounts_to_summarise(now: datetime) -> Iterator[tuple[AccountRegistration,
 
 
 def _recent_days(
-    account: AccountRegistration, newest_day: date | None, now: datetime
+    calendar: Calendar, registered_at: datetime, newest_day: date | None, now: datetime
 ) -> Iterator[date]:
     """Yield the local days that are not summarised for good, up to today."""
-    zone = ZoneInfo(account.time_zone)
-    today = now.astimezone(zone).date()
-    first = (now - RECENT).astimezone(zone).date()
+    today = calendar.day_of(now)
+    first = calendar.day_of(now - RECENT)
     if newest_day is None:
-        first = min(first, account.registered_at.astimezone(zone).date())
+        first = min(first, calendar.day_of(registered_at))
     elif newest_day < first:
         # Nothing ran since, or nobody summarised it: a run that was missed is caught up here.
         first = newest_day - RECENT
@@ -268,8 +291,8 @@ def _recent_days(
         yield first + n * _DAY
 
 
-def _take_touched_days(account: AccountRegistration) -> set[date]:
-    """Remove the account's marks and return the local days that they touch."""
+def _take_touched_days(account_id: UUID) -> list[date]:
+    """Remove the account's marks and return the days, in UTC, that they are of."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -278,13 +301,14 @@ def _take_touched_days(account: AccountRegistration) -> set[date]:
                 ORDER BY day FOR UPDATE)
             RETURNING day
             """,
-            [account.pk],
+            [account_id],
         )
-        marked = [day for (day,) in cursor.fetchall()]
-    zone = ZoneInfo(account.time_zone)
-    return {
-        moment.astimezone(zone).date()
-        for day in marked
-        for start in [datetime(day.year, day.month, day.day, tzinfo=UTC)]
-        for moment in (start, start + _DAY - timedelta(minutes=15))
-    }
+        return [day for (day,) in cursor.fetchall()]
+
+
+def _local_days(calendar: Calendar, days: Iterable[date]) -> Iterator[date]:
+    """Yield the local days that share windows with these days in UTC."""
+    for day in days:
+        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        first, last = calendar.day_of(start), calendar.day_of(start + _DAY - WINDOW)
+        yield from (first + n * _DAY for n in range((last - first).days + 1))

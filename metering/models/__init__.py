@@ -1,7 +1,7 @@
 """The tables, re-exported: Django looks for an app's models here."""
 
 from metering.models.evidence import CounterReset, Gap, LateUsage, Refusal
-from metering.models.hosts import AccountRegistration, Host, StreamCursor
+from metering.models.hosts import AccountRegistration, FormerTimeZone, Host, StreamCursor
 from metering.models.keys import MeteringKey
 from metering.models.lives import InterfaceReading, Life, LifeReading, Sandbox, StorageReading
 from metering.models.summaries import DailyUsageSummary, TouchedDay
@@ -16,6 +16,7 @@ __all__ = [
     "AccountRegistration",
     "CounterReset",
     "DailyUsageSummary",
+    "FormerTimeZone",
     "Gap",
     "Host",
     "InterfaceReading",

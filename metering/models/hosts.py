@@ -18,6 +18,27 @@ class AccountRegistration(models.Model):
         return str(self.account_id)
 
 
+class FormerTimeZone(models.Model):
+    """The time zone of an account's local days up to a time, when another took its place."""
+
+    account = models.ForeignKey(
+        AccountRegistration, on_delete=models.PROTECT, related_name="former_time_zones"
+    )
+    time_zone = models.CharField(max_length=64)
+    # The start of a window.
+    until = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["account", "until"], name="time_zone_of_an_account_changes_once_at_a_time"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.time_zone} until {self.until:%Y-%m-%d %H:%M}"
+
+
 class Host(models.Model):
     """A machine, or a simulator, whose sandboxes are metered through one stream."""
 

@@ -14,7 +14,8 @@ from django.db import connection
 from django.db.models import F, Sum
 
 from metering import tasks
-from metering.day_sums import FIGURES, local_days
+from metering.day_sums import FIGURES
+from metering.days import Calendar
 from metering.meters import Meter
 from metering.models import (
     DailyUsageSummary,
@@ -110,7 +111,8 @@ def test_a_summary_is_the_sum_of_the_records_of_a_local_day(zone: str, start: da
     assert (done.accounts, done.failed) == (1, 0)
     assert_summaries_are_the_sums_of_records(zone)
     days = daily_usage(account, date(2026, 10, 1), date(2026, 12, 1))
-    span = local_days(days[0].day, days[-1].day, ZoneInfo(zone))
+    span = Calendar((ZoneInfo(zone),)).span(days[0].day, days[-1].day)
+    assert span
     total: Counter[Meter] = Counter()
     for day in days:
         total.update(day.usage)
