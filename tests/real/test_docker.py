@@ -35,7 +35,7 @@ from metering.models import (
     UsageRecord,
 )
 from metering.period import Period, from_ms, to_ms
-from metering.queries import coverage, newest_reading_at, usage_totals
+from metering.queries import coverage, newest_reading_at, usage_by_label, usage_totals
 from tests.processes import end_group, wait_until
 from tests.real.conftest import IMAGE, CpuWatch, Workers, net_dev, run_docker
 
@@ -137,9 +137,9 @@ def loads(
             *("--device-write-bps", f"{block_device()}:1gb"),
         )
         start("host-network", IDLE, "--network", "host")
-        start("short", "sleep 1")
+        start("short", "sleep 1", "--label=soulbox.label.team=search")
         start("unknown-account", IDLE, account=str(host_id))
-        restarted = start("restarted", BUSY, "--cpus", "0.2")
+        restarted = start("restarted", BUSY, "--cpus=0.2", "--label=soulbox.label.team=ads")
         time.sleep(6)
         run_docker("restart", "-t", "0", restarted)
         time.sleep(6)
@@ -338,6 +338,14 @@ def test_a_life_of_one_second_is_recorded_with_its_running_time(
     unmeasured = Gap.objects.filter(life=life, meter="memory")
     gap_ms = sum((gap.end - gap.start) / timedelta(milliseconds=1) for gap in unmeasured)
     assert record.measured_ms + gap_ms == record.running_ms
+
+
+def test_a_containers_own_labels_stay_with_each_of_its_lives(loads: Loads) -> None:
+    assert loads.lives("short").get().labels == {"team": "search"}
+    assert [life.labels for life in loads.lives("restarted")] == [{"team": "ads"}] * 2
+    assert loads.lives("memory").get().labels == {}
+    by_team = usage_by_label(loads.account_id, loads.period, name="team")
+    assert set(by_team) == {"search", "ads", None}
 
 
 @transaction.atomic
