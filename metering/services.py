@@ -67,8 +67,8 @@ def freeze_account(account_id: UUID, *, until: datetime) -> None:
 
 
 def _lock(account_id: UUID) -> AccountRegistration:
-    # Folds share this lock, so it waits for them. Rows that only refer to the account are written
-    # meanwhile: its summaries, whose marks a change of zone waits for in turn.
+    # Folds and summaries share this lock, so it waits for them. Rows that only refer to the
+    # account, as a new sandbox does, are written meanwhile.
     return AccountRegistration.objects.select_for_update(no_key=True).get(pk=account_id)
 
 

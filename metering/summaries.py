@@ -102,7 +102,6 @@ def summarise_touched_days(*, now: datetime) -> Summarised:
                 # Taken in the same transaction: a change that commits after this waits for it,
                 # and then leaves a new row.
                 touched = _take_touched_days(account.pk)
-                # Read after that: a change of zone that it does not show leaves new marks.
                 calendar = calendar_of(account.pk)
                 recent = _recent_days(calendar, account.registered_at, newest_day, now)
                 days = {*recent, *_local_days(calendar, touched)}
@@ -222,11 +221,16 @@ def daily_usage(account_id: UUID, first_day: date, last_day: date) -> list[DayUs
 def _lock(account_id: UUID) -> None:
     """Wait until nobody else summarises the account, and keep others out of this transaction.
 
-    Not by the account's registration: every fold has that locked for sharing.
+    The account's registration is only locked for sharing, as every fold has it: until this is
+    done, its time zone does not change.
     """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"summaries of {account_id}"]
+        )
+        cursor.execute(
+            "SELECT FROM metering_accountregistration WHERE account_id = %s FOR SHARE",
+            [account_id],
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection, transaction
 from django.test import Client
 
 from metering.audit import audit_usage
@@ -33,6 +35,7 @@ pytestmark = pytest.mark.django_db
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
+SUMMARISED_WITHIN_S = 30
 # Zones before and after, and the midnight of the one before at which a period starts.
 CHANGES = [
     ("Asia/Tokyo", "America/New_York", datetime(2026, 11, 9, 15, tzinfo=UTC)),
@@ -145,6 +148,53 @@ def test_what_arrives_late_goes_to_the_days_there_were(
     DailyUsageSummary.objects.filter(day=min(days)).delete()
     summarise_usage(account.account_id, days, now=later)
     account.assert_each_window_is_in_one_day(before, after, change)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_summary_waits_for_a_change_that_is_not_committed() -> None:
+    before, after, change = CHANGES[0]
+    account = Account(before, change - 30 * HOUR)
+    account.run_until(change + 5 * DAY)
+    with transaction.atomic():
+        account.change(after, change)
+        thread = threading.Thread(target=summarise, args=[account.read_until])
+        thread.start()
+        thread.join(1)
+        assert thread.is_alive()
+    thread.join(SUMMARISED_WITHIN_S)
+    assert not thread.is_alive()
+    account.assert_each_window_is_in_one_day(before, after, change)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_change_waits_for_a_summary_that_is_not_committed() -> None:
+    before, after, change = CHANGES[0]
+    account = Account(before, change - 30 * HOUR)
+    account.run_until(change + 5 * DAY)
+    with transaction.atomic():
+        # The first there is: nobody else sees its rows, and each of them has to be marked.
+        summarise_touched_days(now=account.read_until)
+        thread = threading.Thread(target=change_elsewhere, args=[account, after, change])
+        thread.start()
+        thread.join(1)
+    thread.join(SUMMARISED_WITHIN_S)
+    assert not thread.is_alive()
+    summarise_touched_days(now=account.read_until)
+    account.assert_each_window_is_in_one_day(before, after, change)
+
+
+def summarise(now: datetime) -> None:
+    try:
+        summarise_touched_days(now=now)
+    finally:
+        connection.close()
+
+
+def change_elsewhere(account: Account, zone: str, now: datetime) -> None:
+    try:
+        account.change(zone, now)
+    finally:
+        connection.close()
 
 
 def test_repeating_a_change_changes_nothing() -> None:
