@@ -2,8 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import MAX_PREC, Context, Decimal
 from fractions import Fraction
+
+# Shifting the point is never a reason to round.
+_EXACT = Context(prec=MAX_PREC)
 
 # ISO 4217: how many decimals a currency's smallest unit has, where that is not two.
 _DECIMALS = {
@@ -25,6 +28,14 @@ class CurrencyMismatchError(ValueError):
 def decimals_of(currency: str) -> int:
     """Return how many decimals the currency's smallest unit has."""
     return _DECIMALS.get(currency, 2)
+
+
+def rounded_units(numerator: int, denominator: int, currency: str) -> int:
+    """Return the exact amount in whole smallest units of the currency, a half away from zero."""
+    scale: int = 10 ** decimals_of(currency)
+    # On integers, because Decimal's own division would round once before we do.
+    doubled = 2 * abs(numerator) * scale + denominator
+    return (-1 if numerator < 0 else 1) * (doubled // (2 * denominator))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +60,12 @@ class Money:
     @classmethod
     def rounded(cls, exact: Fraction, currency: str) -> Money:
         """Return `exact` in whole smallest units of the currency, a half away from zero."""
-        decimals = decimals_of(currency)
-        sign = -1 if exact < 0 else 1
-        # On integers, because Decimal's own division would round once before we do.
-        doubled = 2 * abs(exact.numerator) * 10**decimals + exact.denominator
-        units = sign * (doubled // (2 * exact.denominator))
-        return cls(Decimal(units).scaleb(-decimals), currency)
+        return cls.of_minor_units(rounded_units(*exact.as_integer_ratio(), currency), currency)
+
+    @classmethod
+    def of_minor_units(cls, units: int, currency: str) -> Money:
+        """Return `units` of the currency's smallest unit."""
+        return cls(_EXACT.scaleb(Decimal(units), -decimals_of(currency)), currency)
 
     @classmethod
     def total(cls, parts: Iterable[Money], currency: str) -> Money:
