@@ -1,16 +1,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.charges import PerUnit, Price
+from billing.charges import (
+    ChargeModel,
+    ChargePart,
+    Graduated,
+    Package,
+    PartKind,
+    Percentage,
+    PerUnit,
+    Price,
+    Tier,
+    Volume,
+)
 from billing.money import Money
 from billing.rating import (
     CostBreakdown,
@@ -19,12 +31,14 @@ from billing.rating import (
     Prices,
     Rating,
     Unpriced,
+    _rate_spans,
     break_down_cost,
     decimal_text,
     rate_usage,
 )
 from metering.meters import GB, UNITS, Meter
 from metering.period import Period
+from tests.billing.prices import charges_that_never_fall, prices, read_price
 
 PAGE = Path(__file__).parents[2] / "docs" / "rating.md"
 MAY = Period(datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC))
@@ -54,6 +68,39 @@ cents = st.integers(min_value=0, max_value=10**8).map(lambda count: Decimal(coun
 usages = st.dictionaries(st.sampled_from(Meter), quantities)
 
 
+FEES = Price(
+    Graduated((Tier(Decimal(100), Decimal(1), Decimal(10)), Tier(None, Decimal(2), Decimal(5))))
+)
+
+
+def period_of(at: int) -> Period:
+    """The period of the span at this place: one of May's days."""
+    return Period(MAY.start + timedelta(days=at), MAY.start + timedelta(days=at + 1))
+
+
+def spans_of(
+    *spans: tuple[Price | None, int] | tuple[Price | None, int, int], meter: Meter = Meter.CPU
+) -> list[PricedUsage]:
+    """Days with a price (None: unpriced), a quantity in base units and events."""
+    return [
+        PricedUsage(
+            period_of(at),
+            {meter: quantity},
+            Prices({(meter, "USD"): price} if price else {}),
+            *events,
+        )
+        for at, (price, quantity, *events) in enumerate(spans)
+    ]
+
+
+def costs_of(*spans: tuple[Price | None, int]) -> list[tuple[int, int, Fraction | int]]:
+    """Each line's span, quantity and cost; disk bytes, of which one is one shown unit."""
+    rating = rate_usage(spans_of(*spans, meter=Meter.DISK_READ), currency="USD")
+    return [
+        ((line.period.start - MAY.start).days, line.quantity, line.cost) for line in rating.lines
+    ]
+
+
 def rate(usage: Mapping[Meter, int], prices: Prices | None = DEFAULT) -> Rating:
     return rate_usage([PricedUsage(MAY, usage, prices)], currency="USD")
 
@@ -81,6 +128,48 @@ def test_the_pages_worked_numbers_are_what_rating_gives(
     prices = Prices({(Meter(meter), "USD"): per_unit(unit_price)})
     [line] = rate({Meter(meter): int(used)}, prices).lines
     assert (decimal_text(line.cost), line.amount.text) == (cost, amount)
+
+
+def page_rows(columns: str) -> list[list[str]]:
+    """The rows of the page's table with these columns."""
+    lines = PAGE.read_text().splitlines()
+    first = lines.index(columns) + 2
+    rows = takewhile(lambda line: line.startswith("|"), lines[first:])
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+PAGE_PRICES = {
+    name: read_price(model, terms, free_units, minimum)
+    for name, model, terms, free_units, minimum in page_rows(
+        "| price | model | terms | free units | minimum |"
+    )
+}
+
+
+@pytest.mark.parametrize(
+    ("names", "units", "events", "costs"),
+    [row[:4] for row in page_rows("| price | units | events | exact cost | how |")],
+)
+def test_the_pages_charges_cost_what_it_says(
+    names: str, units: str, events: str, costs: str
+) -> None:
+    spans = [
+        (PAGE_PRICES[name], int(Decimal(used) * 10**9), int(started))
+        for name, used, started in zip(
+            names.split(", then "), units.split(", then "), events.split(", then "), strict=True
+        )
+    ]
+    rating = rate_usage(spans_of(*spans), currency="USD")
+    by_span = dict.fromkeys((period_of(at) for at in range(len(spans))), Fraction(0))
+    by_span |= {line.period: line.cost for line in rating.lines}
+    assert [decimal_text(cost) for cost in by_span.values()] == costs.split(", then ")
+
+
+def test_every_price_of_the_page_is_used_and_of_every_model() -> None:
+    rows = page_rows("| price | units | events | exact cost | how |")
+    used = {name for names, *_ in rows for name in names.split(", then ")}
+    assert used == PAGE_PRICES.keys()
+    assert {price.charge.model for price in PAGE_PRICES.values()} == set(ChargeModel)
 
 
 def test_the_pages_table_is_not_empty() -> None:
@@ -183,13 +272,34 @@ def test_a_price_of_zero_is_a_price() -> None:
 
 
 def test_no_usage_gives_no_line() -> None:
-    assert rate({}) == Rating("USD", (), ())
-    assert rate({Meter.CPU: 0}) == Rating("USD", (), ())
+    for rating in (rate({}), rate({Meter.CPU: 0}), rate_usage([], currency="USD")):
+        assert (rating.lines, rating.unpriced, rating.usage_fee) == ((), (), dollars("0"))
 
 
-def test_negative_usage_is_refused() -> None:
+@pytest.mark.parametrize("prices", [DEFAULT, Prices({}), None])
+@pytest.mark.parametrize("spans", [1, 2])
+def test_negative_usage_is_refused(prices: Prices | None, spans: int) -> None:
+    usage = PricedUsage(MAY, {Meter.CPU: -1}, prices)
+    with pytest.raises(ValueError, match=r"cpu in .* is negative: -1"):
+        rate_usage([usage] * spans, currency="USD")
+
+
+def test_negative_usage_is_refused_where_a_flat_fee_is_due_anyway() -> None:
     with pytest.raises(ValueError, match="negative"):
-        rate({Meter.CPU: -1})
+        rate_usage(spans_of((FEES, -1)), currency="USD")
+
+
+def test_a_large_account_costs_741_exactly() -> None:
+    rating = rate(
+        {
+            Meter.CPU: 36_000_000 * 10**9,
+            Meter.MEMORY: 72_000_000 * GB * 1000,
+            Meter.NETWORK_EGRESS: 1_000 * GB,
+            Meter.STORAGE: 10_000 * GB * 3_600_000,
+        }
+    )
+    assert [line.cost for line in rating.lines] == [432, 288, 20, 1]
+    assert rating.raw_cost == 741
 
 
 def test_storage_keeps_what_decimals_cannot() -> None:
@@ -269,3 +379,161 @@ def test_exact_numbers_are_written_without_exponent_or_trailing_zeros(
     exact: str, text: str
 ) -> None:
     assert decimal_text(Fraction(exact)) == text
+
+
+def test_zero_usage_has_one_line_where_something_is_due() -> None:
+    with_minimum = Price(PerUnit(Decimal(1)), minimum=Decimal(7))
+    assert costs_of((FEES, 0)) == [(0, 0, 10)]
+    assert costs_of((FEES, 0), (FEES, 0)) == [(0, 0, 10)]
+    assert costs_of((with_minimum, 0)) == [(0, 0, 7)]
+    assert costs_of((with_minimum, 0), (with_minimum, 0)) == [(1, 0, 7)]
+    assert costs_of((per_unit("1"), 0), (FEES, 0)) == []
+
+
+def test_a_line_without_usage_is_no_usage() -> None:
+    rating = rate_usage(spans_of((FEES, 0)), currency="USD")
+    assert len(rating.lines) == 1
+    assert rating.usage == {}
+
+
+def test_usage_without_a_price_does_not_count_towards_tiers() -> None:
+    assert costs_of((FEES, 60), (None, 1000), (FEES, 40)) == [(0, 60, 70), (2, 40, 40)]
+
+
+def test_usage_under_another_charge_model_does() -> None:
+    assert costs_of((per_unit("3"), 60), (FEES, 50)) == [(0, 60, 180), (1, 50, 40 + 5 + 20)]
+
+
+def test_the_minimum_is_made_up_for_by_the_last_price_that_has_one() -> None:
+    low, high = (Price(PerUnit(Decimal(1)), minimum=Decimal(limit)) for limit in ("10", "20"))
+    assert costs_of((high, 3), (low, 4), (per_unit("1"), 1)) == [(0, 3, 3), (1, 4, 6), (2, 1, 1)]
+    assert costs_of((low, 3), (high, 17)) == [(0, 3, 3), (1, 17, 17)]
+    [line] = rate_usage(spans_of((low, 3 * 10**9)), currency="USD").lines
+    assert line.parts == (
+        ChargePart(PartKind.UNITS, None, Fraction(3), Decimal(1), Fraction(3)),
+        ChargePart(PartKind.MINIMUM, None, Fraction(1), Decimal(10), Fraction(7)),
+    )
+
+
+def test_the_maximum_in_force_caps_the_periods_percentage() -> None:
+    wide, narrow = (Price(Percentage(Decimal(50), maximum=Decimal(m))) for m in ("20", "10"))
+    assert costs_of((wide, 30), (wide, 30)) == [(0, 30, 15), (1, 30, 5)]
+    assert costs_of((wide, 30), (narrow, 30)) == [(0, 30, 15), (1, 30, 0)]
+    assert costs_of((narrow, 30), (wide, 30)) == [(0, 30, 10), (1, 30, 10)]
+
+
+def volume(*terms: tuple[str | None, str, str]) -> Price:
+    return Price(
+        Volume(
+            tuple(
+                Tier(Decimal(up_to) if up_to else None, Decimal(price), Decimal(fee))
+                for up_to, price, fee in terms
+            )
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("quantities", "costs"),
+    [
+        # The fee of the tier reached, in the span that entered it.
+        ((50, 50), [51, 50]),
+        ((50, 51), [100, 104]),
+        ((101, 0), [204]),
+        ((0, 101), [204]),
+        ((0, 100), [1, 100]),
+    ],
+)
+def test_a_volumes_flat_fee_is_due_in_the_span_that_entered_the_tier(
+    quantities: tuple[int, int], costs: list[int]
+) -> None:
+    price = volume(("100", "1", "1"), (None, "2", "2"))
+    rated = costs_of(*((price, quantity) for quantity in quantities))
+    assert [cost for *_, cost in rated] == costs
+
+
+def test_a_volumes_flat_fee_is_due_once_where_versions_differ_in_their_tiers() -> None:
+    low = volume(("10", "0", "1"), (None, "0", "2"))
+    high = volume(("20", "0", "4"), (None, "0", "8"))
+    assert costs_of((low, 15), (high, 10)) == [(0, 15, 2), (1, 10, 0)]
+    assert costs_of((high, 15), (low, 1)) == [(0, 15, 4), (1, 1, 0)]
+    # The first span does not reach what its version calls the period's tier; the second is there.
+    lower = volume(("5", "0", "1"), (None, "0", "2"))
+    assert costs_of((low, 8), (lower, 4)) == [(0, 8, 0), (1, 4, 2)]
+    # The first tier was entered under another model.
+    assert costs_of((FEES, 1), (low, 1)) == [(0, 1, 11), (1, 1, 0)]
+    assert costs_of((FEES, 1), (low, 10)) == [(0, 1, 11), (1, 10, 2)]
+
+
+def test_a_package_begun_before_a_change_of_price_is_not_billed_again() -> None:
+    cheap, dear = (Price(Package(Decimal(price), Decimal(10))) for price in ("1", "2"))
+    assert costs_of((cheap, 1), (dear, 9)) == [(0, 1, 1), (1, 9, 0)]
+    assert costs_of((cheap, 1), (dear, 10)) == [(0, 1, 1), (1, 10, 2)]
+
+
+@pytest.mark.parametrize(("currency", "amount"), [("JPY", "2"), ("KWD", "1.500"), ("USD", "1.50")])
+def test_a_line_is_rounded_to_its_currencys_smallest_unit(currency: str, amount: str) -> None:
+    prices = Prices({(Meter.DISK_READ, currency): per_unit("0.5")})
+    rating = rate_usage([PricedUsage(MAY, {Meter.DISK_READ: 3}, prices)], currency=currency)
+    assert [line.amount.text for line in rating.lines] == [rating.usage_fee.text] == [amount]
+
+
+def test_very_large_quantities_are_exact() -> None:
+    [line] = rate_usage(
+        spans_of((per_unit("0.01"), 10**30 + 1), meter=Meter.DISK_READ), currency="USD"
+    ).lines
+    assert line.cost == Fraction(10**30 + 1, 100)
+    assert line.amount.text == f"{10**28}.01"
+
+
+def sums(rating: Rating) -> list[object]:
+    return [(*line[:5], line.cost, line.amount, line.parts) for line in rating.lines]
+
+
+small = st.integers(min_value=0, max_value=12)
+# Disk bytes and small prices: edges, allowances and limits are met within a few units.
+versions = st.lists(st.tuples(prices(), small, small), min_size=1, max_size=4)
+
+
+@given(versions)
+def test_the_short_way_for_one_span_gives_what_the_long_way_does(
+    spans: list[tuple[Price, int, int]],
+) -> None:
+    for one in spans_of(*spans, meter=Meter.DISK_READ):
+        short, long = rate_usage([one], currency="USD"), _rate_spans([one], "USD")
+        assert sums(short) == sums(long)
+        assert (short.unpriced, short.usage_fee) == (long.unpriced, long.usage_fee)
+
+
+@given(versions)
+def test_the_parts_of_a_line_sum_to_its_cost(spans: list[tuple[Price, int, int]]) -> None:
+    rating = rate_usage(spans_of(*spans, meter=Meter.DISK_READ), currency="USD")
+    for line in rating.lines:
+        assert sum(part.cost for part in line.parts) == line.cost >= 0
+        assert line.amount == Money.rounded(line.cost, "USD")
+    assert rating.usage_fee == Money.total((line.amount for line in rating.lines), "USD")
+
+
+@given(prices(), st.lists(st.tuples(small, small), min_size=1, max_size=4))
+def test_cutting_a_period_changes_no_total(price: Price, used: list[tuple[int, int]]) -> None:
+    cut = spans_of(*((price, *quantities) for quantities in used), meter=Meter.DISK_READ)
+    quantity, events = (sum(column) for column in zip(*used, strict=True))
+    whole = spans_of((price, quantity, events), meter=Meter.DISK_READ)
+    costs = [rate_usage(spans, currency="USD").raw_cost for spans in (cut, whole)]
+    assert costs[0] == costs[1]
+
+
+@given(
+    st.lists(st.tuples(prices(charges_that_never_fall), small, small), min_size=1, max_size=3),
+    small,
+)
+def test_a_charge_never_falls_when_usage_grows(
+    spans: list[tuple[Price, int, int]], more: int
+) -> None:
+    *before, (price, quantity, events) = spans
+    grown = [*before, (price, quantity + more, events)]
+    low, high = (
+        rate_usage(spans_of(*used, meter=Meter.DISK_READ), currency="USD").raw_cost
+        for used in (spans, grown)
+    )
+    assert low <= high
