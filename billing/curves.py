@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 from math import floor, lcm
 from typing import NamedTuple
 
 from billing.charges import ZERO, Graduated, PerUnit, Price, Tier, Volume
+
+CACHED_CURVES = 4096
+"""Prices whose curves are kept, of the meters and currencies of all books in use."""
 
 
 class Curve(NamedTuple):
@@ -22,6 +26,9 @@ class Curve(NamedTuple):
     denominator: int
 
 
+# Each account's prices are read anew and mostly the same; working one out takes far longer
+# than looking it up.
+@lru_cache(maxsize=CACHED_CURVES)
 def curve_of(price: Price, unit_size: int) -> Curve | None:
     """Return the price's curve, without its minimum; None when its charge has none.
 
