@@ -9,4 +9,5 @@ urlpatterns = [
     path("usage/coverage", views.UsageCoverage.as_view(), name="usage-coverage"),
     path("invoices", views.InvoiceList.as_view(), name="invoices"),
     path("invoices/<int:pk>", views.InvoiceDetail.as_view(), name="invoice"),
+    path("plans", views.PlanList.as_view(), name="plans"),
 ]

@@ -10,19 +10,17 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import NotAuthenticated, NotFound
 from rest_framework.generics import ListAPIView, RetrieveAPIView
 from rest_framework.pagination import CursorPagination
+from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from billing import queries
-from billing.models import ApiKey, Invoice
-from billing.serializers import (
-    AccountCoverageSerializer,
-    CurrentUsageSerializer,
-    DaysQuerySerializer,
-    InvoiceSerializer,
-    InvoiceWithLinesSerializer,
-)
+from billing.models import ApiKey, Invoice, Plan
+from billing.serializers.coverage import AccountCoverageSerializer, DaysQuerySerializer
+from billing.serializers.invoices import InvoiceSerializer, InvoiceWithLinesSerializer
+from billing.serializers.plans import OfferedPlanSerializer
+from billing.serializers.usage import CurrentUsageSerializer
 from metering.coverage import account_coverage
 
 
@@ -41,11 +39,11 @@ class NewestFirst(CursorPagination):
 
 
 class UsageCurrent(APIView):
-    """What the account used, and what it costs, in its month so far."""
+    """What the account used, and what it costs, in its billing period so far."""
 
     @extend_schema(operation_id="usage_current", responses=CurrentUsageSerializer)
     def get(self, request: Request) -> Response:
-        """Return the usage and cost of the month so far, counted up to `as_of`."""
+        """Return usage, cost and forecast of the billing period, counted up to `as_of`."""
         current = queries.current_usage(_account_of(request), now=datetime.now(UTC))
         return Response(CurrentUsageSerializer(current).data)
 
@@ -86,7 +84,22 @@ class InvoiceDetail(RetrieveAPIView[Invoice]):
 
     def get_queryset(self) -> QuerySet[Invoice]:
         """Return the invoices of the key's account and of no other."""
-        return queries.invoices_of(_account_of(self.request)).prefetch_related("lines")
+        invoices = queries.invoices_of(_account_of(self.request))
+        return invoices.prefetch_related("lines__parts", "applied_discounts")
+
+
+class PlanList(ListAPIView[Plan]):
+    """The plans on offer and their prices, for anybody: no key is needed."""
+
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
+    serializer_class = OfferedPlanSerializer
+    pagination_class = None
+    queryset = Plan.objects.none()
+
+    def get_queryset(self) -> QuerySet[Plan]:
+        """Return the plans that customers may see, with the prices in force now."""
+        return queries.offered_plans(now=datetime.now(UTC))
 
 
 def _account_of(request: Request) -> UUID:
