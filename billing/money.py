@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import MAX_PREC, Context, Decimal
 from fractions import Fraction
@@ -8,17 +8,32 @@ from fractions import Fraction
 # Shifting the point is never a reason to round.
 _EXACT = Context(prec=MAX_PREC)
 
-# ISO 4217: how many decimals a currency's smallest unit has, where that is not two.
-_DECIMALS = {
-    **dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF"), 0),
-    **dict.fromkeys(("UGX", "UYI", "VND", "VUV", "XAF", "XOF", "XPF"), 0),
-    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
-    **dict.fromkeys(("CLF", "UYW"), 4),
+_WITHOUT_DECIMALS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
+_WITH_THREE = "BHD IQD JOD KWD LYD OMR TND"
+_WITH_FOUR = "CLF UYW"
+_WITH_TWO = (
+    "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF "
+    "CHF CNY COP CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD "
+    "HKD HNL HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA "
+    "MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN "
+    "QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP "
+    "TRY TTD TWD TZS UAH USD UYU UZS VED VES WST XCD XCG YER ZAR ZMW ZWG"
+)
+
+DECIMALS: dict[str, int] = {
+    code: decimals
+    for decimals, codes in (
+        (0, _WITHOUT_DECIMALS),
+        (2, _WITH_TWO),
+        (3, _WITH_THREE),
+        (4, _WITH_FOUR),
+    )
+    for code in codes.split()
 }
+"""The currencies of ISO 4217 and how many decimals the smallest unit of each has."""
+
 MOST_DECIMALS = 4
 """No currency of ISO 4217 has more decimals than this; columns of amounts keep as many."""
-
-_CODE_LENGTH = 3
 
 
 class CurrencyMismatchError(ValueError):
@@ -26,8 +41,8 @@ class CurrencyMismatchError(ValueError):
 
 
 def decimals_of(currency: str) -> int:
-    """Return how many decimals the currency's smallest unit has."""
-    return _DECIMALS.get(currency, 2)
+    """Return how many decimals the currency's smallest unit has. Raises KeyError."""
+    return DECIMALS[currency]
 
 
 def rounded_units(numerator: int, denominator: int, currency: str) -> int:
@@ -48,9 +63,8 @@ class Money:
     def __post_init__(self) -> None:
         if not self.amount.is_finite():
             raise ValueError(f"Money.amount is not finite: {self.amount!r}.")
-        code = self.currency
-        if not (len(code) == _CODE_LENGTH and code.isascii() and code.isalpha() and code.isupper()):
-            raise ValueError(f"Money.currency is not an ISO 4217 code: {code!r}.")
+        if self.currency not in DECIMALS:
+            raise ValueError(f"Money.currency is not an ISO 4217 code: {self.currency!r}.")
 
     @classmethod
     def zero(cls, currency: str) -> Money:
@@ -72,6 +86,39 @@ class Money:
         """Return the sum of `parts`; of none, zero. Raises CurrencyMismatchError."""
         return sum(parts, start=cls.zero(currency))
 
+    def times(self, factor: Fraction | Decimal) -> Money:
+        """Return the amount times `factor`, rounded once."""
+        return Money.rounded(Fraction(self.amount) * Fraction(factor), self.currency)
+
+    def split(self, weights: Sequence[Money | Fraction | int]) -> list[Money]:
+        """Return parts in proportion to `weights`, in whole smallest units, that sum to this.
+
+        By largest remainder; of equal remainders the earlier comes first. Where every weight is
+        zero, the parts are as equal as they can be. Raises ValueError when a weight is negative,
+        when there is none to give to, or when this is not in whole smallest units.
+        """
+        scale = decimals_of(self.currency)
+        units = self.amount.scaleb(scale)
+        if units != units.to_integral_value():
+            raise ValueError(f"{self.amount} {self.currency} is not in whole smallest units.")
+        shares = [Fraction(w.amount if isinstance(w, Money) else w) for w in weights]
+        if any(share < 0 for share in shares):
+            raise ValueError(f"A weight is negative: {min(shares)}.")
+        if not shares:
+            if self.amount:
+                raise ValueError(f"There is nothing to split {self} over.")
+            return []
+        if not any(shares):
+            shares = [Fraction(1)] * len(shares)
+        whole, sign = abs(int(units)), -1 if units < 0 else 1
+        total = sum(shares)
+        exact = [whole * share / total for share in shares]
+        parts = [part.numerator // part.denominator for part in exact]
+        by_remainder = sorted(range(len(parts)), key=lambda at: (parts[at] - exact[at], at))
+        for at in by_remainder[: whole - sum(parts)]:
+            parts[at] += 1
+        return [Money(Decimal(sign * part).scaleb(-scale), self.currency) for part in parts]
+
     @property
     def text(self) -> str:
         """The amount with exactly as many decimals as the currency has."""
@@ -85,6 +132,12 @@ class Money:
 
     def __sub__(self, other: Money) -> Money:
         return Money(self.amount - self._amount_of(other), self.currency)
+
+    def __neg__(self) -> Money:
+        return Money(-self.amount, self.currency)
+
+    def __bool__(self) -> bool:
+        return bool(self.amount)
 
     def __lt__(self, other: Money) -> bool:
         return self.amount < self._amount_of(other)

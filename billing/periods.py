@@ -1,8 +1,10 @@
-"""Billing periods: calendar months in an account's time zone."""
+"""Billing periods: from the anchor day of one month to that of the next, in a time zone."""
 
 from __future__ import annotations
 
+import calendar
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TypeVar
 from zoneinfo import ZoneInfo
@@ -12,48 +14,128 @@ from metering.period import WINDOW, Period, window_start
 T = TypeVar("T")
 
 _MONTHS = 12
+LAST_ANCHOR_DAY = 31
 
 
-def month_containing(moment: datetime, zone: ZoneInfo) -> Period:
-    """Return the calendar month of `zone` that `moment` falls into."""
-    local = moment.astimezone(zone)
-    return _month(local.year, local.month, zone)
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """How time is cut into billing periods, each from one local midnight to another.
 
-
-def next_month(period: Period, zone: ZoneInfo) -> Period:
-    """Return the span from the end of `period` to the zone's next first of a month.
-
-    A whole month when `period` ended on the zone's own boundary. Else, because the account
-    has moved to this zone since, a shorter one: the two never overlap and leave no gap.
+    Anchor day 1 gives calendar months. A day that a month does not have is its last one, and
+    the month after goes back to the anchor: 31 January, 28 February, 31 March. Raises ValueError.
     """
-    return Period(period.end, month_containing(period.end, zone).end)
+
+    zone: ZoneInfo
+    anchor_day: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.anchor_day <= LAST_ANCHOR_DAY:
+            raise ValueError(
+                f"Cycle.anchor_day is {self.anchor_day}. Use a day of the month, "
+                f"1 to {LAST_ANCHOR_DAY}."
+            )
+
+    def containing(self, moment: datetime) -> Period:
+        """Return the period that `moment` falls into."""
+        local = moment.astimezone(self.zone)
+        month = local.year * _MONTHS + local.month - 1
+        if moment < self._start_in(month):
+            month -= 1
+        return Period(self._start_in(month), self._start_in(month + 1))
+
+    def before(self, period: Period) -> Period:
+        """Return the period that ends where `period` starts, or the one that it cuts short."""
+        return self.containing(period.start - WINDOW)
+
+    def _start_in(self, month: int) -> datetime:
+        """Return where the period starts that begins in a month, counted from year 0."""
+        year, month_index = divmod(month, _MONTHS)
+        days = calendar.monthrange(year, month_index + 1)[1]
+        first = date(year, month_index + 1, min(self.anchor_day, days))
+        # Where clocks skip midnight, this is the moment of the change; where they repeat it,
+        # the first of the two.
+        return datetime(first.year, first.month, first.day, tzinfo=self.zone).astimezone(UTC)
 
 
-def previous_month(period: Period, zone: ZoneInfo) -> Period:
-    """Return the calendar month before the one in which `period` starts."""
-    local = period.start.astimezone(zone)
-    return _month(local.year, local.month - 1, zone)
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The periods of one account: they follow one another without overlap or hole.
+
+    `changes_at` is where another cycle takes over; `cuts` are moments at which a period ends
+    before its time, because a subscription was cancelled there and then.
+    """
+
+    cycle: Cycle
+    next_cycle: Cycle | None = None
+    changes_at: datetime | None = None
+    cuts: tuple[datetime, ...] = ()
+
+    def cycle_at(self, moment: datetime) -> Cycle:
+        """Return the cycle that holds at `moment`."""
+        if self.next_cycle and self.changes_at and moment >= self.changes_at:
+            return self.next_cycle
+        return self.cycle
+
+    def whole(self, moment: datetime) -> Period:
+        """Return the full period of the cycle around `moment`: what a full fee is for."""
+        return self.cycle_at(moment).containing(moment)
+
+    def starting(self, start: datetime) -> Period:
+        """Return the period that starts at `start`, where the one before ended.
+
+        It is a whole one unless the cycle has changed or a cut falls into it.
+        """
+        ends = [self.whole(start).end, *(cut for cut in self.cuts if cut > start)]
+        return Period(start, min(ends))
+
+    def following(self, first: Period, moment: datetime) -> Period:
+        """Return the period that `moment` falls into, counted on from `first`.
+
+        Before `first`, it is the whole period around `moment`.
+        """
+        if moment < first.start:
+            return self.whole(moment)
+        period = first
+        while moment >= period.end:
+            period = self.starting(period.end)
+        return period
 
 
-def _month(year: int, month: int, zone: ZoneInfo) -> Period:
-    """Return a month by number, where 0 is December of the year before."""
-    return Period(_first_moment(year, month, zone), _first_moment(year, month + 1, zone))
+def add_months(
+    moment: datetime, months: int, zone: ZoneInfo, *, day: int | None = None
+) -> datetime:
+    """Return the same local day and time so many months on, in UTC.
+
+    `day` is the day of the month to keep, where a month before was too short for it.
+    """
+    local = moment.astimezone(zone)
+    year, month_index = divmod(local.year * _MONTHS + local.month - 1 + months, _MONTHS)
+    last = calendar.monthrange(year, month_index + 1)[1]
+    moved = local.replace(year=year, month=month_index + 1, day=min(day or local.day, last), fold=0)
+    return moved.astimezone(UTC)
 
 
-def _first_moment(year: int, month: int, zone: ZoneInfo) -> datetime:
-    years, month_index = divmod(month - 1, _MONTHS)
-    first = date(year + years, month_index + 1, 1)
-    # Where clocks skip midnight, this is the moment of the change; where they repeat it, the first.
-    return datetime(first.year, first.month, first.day, tzinfo=zone).astimezone(UTC)
-
-
-def by_window(period: Period) -> Period | None:
+def windows_in(period: Period) -> Period | None:
     """Return the windows whose start lies in `period`, as one span, or None when there are none.
 
-    Usage comes in windows, and what holds at a window's start holds for all of it.
+    Usage comes in windows, and the prices in force at a window's start hold for all of it.
     """
     start, end = _next_window_start(period.start), _next_window_start(period.end)
     return Period(start, end) if start < end else None
+
+
+def windows_from(start: datetime, end: datetime) -> Period | None:
+    """Return the windows from the one that `start` is in to before the one that `end` is in.
+
+    A plan holds for usage from the start of the window in which it began.
+    """
+    start, end = window_start(start), window_start(end)
+    return Period(start, end) if start < end else None
+
+
+def window_end(moment: datetime) -> datetime:
+    """Return the end of the window that `moment` falls into; of a window's start, that start."""
+    return _next_window_start(moment)
 
 
 def cover(

@@ -202,34 +202,6 @@ class Rating(NamedTuple):
         return sum((line.cost for line in self.lines if line.meter in meters), start=Fraction(0))
 
 
-@dataclass(frozen=True, slots=True)
-class Discount:
-    """What one rule takes off the usage fee, already rounded."""
-
-    name: str
-    amount: Money
-
-
-@dataclass(frozen=True, slots=True)
-class CostBreakdown:
-    """What the usage of a period costs. Costs are exact; amounts of money are rounded.
-
-    final_cost = usage_fee - total_discount - credits_used.
-    """
-
-    cpu_cost: Fraction
-    memory_cost: Fraction
-    network_cost: Fraction
-    storage_cost: Fraction
-    gpu_cost: Fraction
-    raw_cost: Fraction
-    usage_fee: Money
-    discounts: tuple[Discount, ...]
-    total_discount: Money
-    credits_used: Money
-    final_cost: Money
-
-
 def rate_usage(spans: Sequence[PricedUsage], *, currency: str) -> Rating:
     """Return the price of the usage in `spans`: a line per span and meter, in their order.
 
@@ -363,35 +335,6 @@ def _rate(meter: Meter, price: Price, currency: str) -> _Rate:
         half_unit,
         # A whole number is below the minimum exactly when it is below the minimum rounded up.
         max(0, ceil(Fraction(price.minimum) * denominator) - 1),
-    )
-
-
-def break_down_cost(
-    rating: Rating, *, credits_available: Money, discounts: Sequence[Discount] = ()
-) -> CostBreakdown:
-    """Return what the rated usage costs after discounts and credits; never below zero.
-
-    Discounts stop at the usage fee, and credits pay what the discounts leave. Where a price book
-    charges for it, disk traffic counts as storage, and what is allocated as cpu and memory.
-    """
-    nothing = Money.zero(rating.currency)
-    usage_fee = rating.usage_fee
-    total_discount = min(
-        usage_fee, Money.total((discount.amount for discount in discounts), rating.currency)
-    )
-    credits_used = max(nothing, min(credits_available, usage_fee - total_discount))
-    return CostBreakdown(
-        cpu_cost=rating.cost_of(Meter.CPU, Meter.CPU_ALLOCATED),
-        memory_cost=rating.cost_of(Meter.MEMORY, Meter.MEMORY_ALLOCATED),
-        network_cost=rating.cost_of(Meter.NETWORK_EGRESS, Meter.NETWORK_INGRESS),
-        storage_cost=rating.cost_of(Meter.STORAGE, Meter.DISK_READ, Meter.DISK_WRITE),
-        gpu_cost=rating.cost_of(Meter.GPU),
-        raw_cost=rating.raw_cost,
-        usage_fee=usage_fee,
-        discounts=tuple(discounts),
-        total_discount=total_discount,
-        credits_used=credits_used,
-        final_cost=usage_fee - total_discount - credits_used,
     )
 
 

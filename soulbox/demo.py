@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 from billing.models import Invoice
-from billing.periods import month_containing, previous_month
+from billing.periods import Cycle
 from billing.services import (
     draft_due_invoices,
     finalise_due_invoices,
@@ -47,6 +47,8 @@ PRICES = {
     Meter.MEMORY: Fraction("0.000004") / (GB * 1000),
     Meter.NETWORK_EGRESS: Fraction("0.02") / GB,
 }
+# What the usage fee has to reach, and the percent it then brings; the highest first.
+VOLUME_RULES = ((2000, 10), (500, 5))
 CENT = Decimal("0.01")
 
 
@@ -124,10 +126,14 @@ def _customers(now: datetime) -> list[Customer]:
             cores=cores,
             memory_gb=memory_gb,
             account_id=uuid4(),
-            month=previous_month(month_containing(now, ZoneInfo(zone)), ZoneInfo(zone)),
+            month=_month_before(now, Cycle(ZoneInfo(zone))),
         )
         for name, plan, zone, fee, granted, cores, memory_gb in rows
     ]
+
+
+def _month_before(now: datetime, cycle: Cycle) -> Period:
+    return cycle.before(cycle.containing(now))
 
 
 def _open(customer: Customer) -> None:
@@ -194,8 +200,9 @@ def _statement(
     found = usage_totals(customer.account_id, customer.month)
     costs = {meter: _cents(quantity * PRICES[meter]) for meter, quantity in expected.items()}
     usage_fee = sum(costs.values(), Decimal(0))
-    credits_used = min(usage_fee, customer.monthly_credits)
-    total = customer.monthly_fee + usage_fee - credits_used
+    discount = _volume_discount(usage_fee)
+    credits_used = min(usage_fee - discount, customer.monthly_credits)
+    total = customer.monthly_fee + usage_fee - discount - credits_used
 
     invoice = Invoice.objects.get(account_id=customer.account_id)
     lines = {line.meter: line.amount for line in invoice.lines.all() if line.meter}
@@ -204,6 +211,7 @@ def _statement(
     figures += [
         Figure("subscription fee", invoice.subscription_fee, customer.monthly_fee),
         Figure("usage fee", invoice.usage_fee, usage_fee),
+        Figure("discounts", invoice.discounts, discount),
         Figure("credits used", invoice.credits_used, credits_used),
         Figure("total", invoice.total_amount, total),
     ]
@@ -235,6 +243,12 @@ def _tick_at_or_after(moment: datetime, first_tick: datetime) -> datetime:
 
 def _shared_ms(month: Period, start: datetime, end: datetime) -> int:
     return max((min(end, month.end) - max(start, month.start)) // _MILLISECOND, 0)
+
+
+def _volume_discount(usage_fee: Decimal) -> Decimal:
+    """Return what the published volume rules take off: of those reached, the highest."""
+    percent = next((percent for reached, percent in VOLUME_RULES if usage_fee >= reached), 0)
+    return _cents(Fraction(usage_fee) * percent / 100)
 
 
 def _cents(amount: Fraction) -> Decimal:

@@ -1,23 +1,37 @@
 """The tables of billing, one noun a module. Django looks for them here."""
 
 from billing.models.accounts import Account, ApiKey, Membership
-from billing.models.credits import CreditEntry, CreditGrant
-from billing.models.invoices import Invoice, InvoiceLine, InvoiceSeries
+from billing.models.credits import CreditEntry, CreditGrant, TopUp
+from billing.models.discounts import DiscountRule
+from billing.models.invoices import (
+    Invoice,
+    InvoiceDiscount,
+    InvoiceLine,
+    InvoiceLinePart,
+    InvoiceSeries,
+    UnpricedUsage,
+)
 from billing.models.plans import Plan, Subscription
-from billing.models.prices import Price, PriceBook, PriceBookVersion
+from billing.models.prices import Price, PriceBook, PriceBookVersion, PriceTier
 
 __all__ = [
     "Account",
     "ApiKey",
     "CreditEntry",
     "CreditGrant",
+    "DiscountRule",
     "Invoice",
+    "InvoiceDiscount",
     "InvoiceLine",
+    "InvoiceLinePart",
     "InvoiceSeries",
     "Membership",
     "Plan",
     "Price",
     "PriceBook",
     "PriceBookVersion",
+    "PriceTier",
     "Subscription",
+    "TopUp",
+    "UnpricedUsage",
 ]

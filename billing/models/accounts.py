@@ -8,8 +8,17 @@ from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 
-from billing.models.columns import IS_CURRENCY_CODE, currency_column
+from billing.models.columns import (
+    IsTimeZone,
+    amount_column,
+    currency_column,
+    has_known_currency,
+)
+from billing.periods import LAST_ANCHOR_DAY, Cycle
+from billing.totals import Tax
 from metering.period import Period
+
+UNKNOWN_ZONE = "Use an IANA time zone, as in Europe/Berlin."
 
 
 class Account(models.Model):
@@ -20,8 +29,19 @@ class Account(models.Model):
     currency = currency_column(default="USD")
     # IANA name. The account's months begin and end at its midnights.
     time_zone = models.CharField(max_length=64, default="UTC")
-    # A fraction, 0.19 for 19 %. Comes on top of the prices.
+    # The day of the month its periods start on. 1: calendar months.
+    anchor_day = models.PositiveSmallIntegerField(default=1)
+    # What time zone and anchor day become, and from the start of which period on.
+    next_time_zone = models.CharField(max_length=64, blank=True, default="")
+    next_anchor_day = models.PositiveSmallIntegerField(null=True, blank=True)
+    cycle_changes_at = models.DateTimeField(null=True, blank=True)
+    # A fraction, 0.19 for 19 %.
     tax_rate = models.DecimalField(max_digits=6, decimal_places=5, default=Decimal(0))
+    # Whether prices contain the tax; else it comes on top.
+    tax_is_inclusive = models.BooleanField(default=False)
+    # With less prepaid credit than the threshold, the amount is asked for. Empty: never.
+    top_up_threshold = amount_column(null=True, blank=True)
+    top_up_amount = amount_column(null=True, blank=True)
     # When it became a customer; nothing before is metered.
     opened_at = models.DateTimeField()
     # The earliest period that is not closed: neither invoiced nor found to hold nothing.
@@ -34,9 +54,48 @@ class Account(models.Model):
     class Meta:
         ordering = ("name", "id")
         constraints = (
-            models.CheckConstraint(condition=IS_CURRENCY_CODE, name="account_has_a_currency_code"),
+            has_known_currency("account_currency_is_one_of_iso_4217"),
             models.CheckConstraint(
-                condition=Q(tax_rate__gte=0, tax_rate__lt=1), name="account_tax_rate_is_a_fraction"
+                condition=IsTimeZone("time_zone"),
+                name="account_time_zone_is_known",
+                violation_error_message=UNKNOWN_ZONE,
+            ),
+            models.CheckConstraint(
+                condition=Q(next_time_zone="") | Q(IsTimeZone("next_time_zone")),
+                name="account_next_time_zone_is_known",
+                violation_error_message=UNKNOWN_ZONE,
+            ),
+            models.CheckConstraint(
+                condition=Q(anchor_day__gte=1, anchor_day__lte=LAST_ANCHOR_DAY)
+                & (
+                    Q(next_anchor_day__isnull=True)
+                    | Q(next_anchor_day__gte=1, next_anchor_day__lte=LAST_ANCHOR_DAY)
+                ),
+                name="account_anchor_day_is_a_day_of_a_month",
+                violation_error_message="Use a day of the month, 1 to 31.",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    next_time_zone="", next_anchor_day__isnull=True, cycle_changes_at__isnull=True
+                )
+                | (
+                    ~Q(next_time_zone="")
+                    & Q(next_anchor_day__isnull=False, cycle_changes_at__isnull=False)
+                ),
+                name="account_change_of_cycle_says_to_what_and_when",
+            ),
+            models.CheckConstraint(
+                condition=Q(tax_rate__gte=0, tax_rate__lt=1),
+                name="account_tax_rate_is_a_fraction",
+                violation_error_message="Use a fraction, as in 0.19 for 19 %.",
+            ),
+            models.CheckConstraint(
+                condition=Q(top_up_threshold__isnull=True, top_up_amount__isnull=True)
+                | Q(top_up_threshold__gte=0, top_up_amount__gt=0),
+                name="account_top_up_has_a_threshold_and_an_amount",
+                violation_error_message=(
+                    "Give automatic top-up both a threshold, 0 or more, and an amount above 0."
+                ),
             ),
             models.CheckConstraint(
                 condition=Q(open_period_end__gt=F("open_period_start")),
@@ -60,9 +119,21 @@ class Account(models.Model):
         return self.name
 
     @property
-    def zone(self) -> ZoneInfo:
-        """The time zone whose midnights bound the account's months."""
-        return ZoneInfo(self.time_zone)
+    def cycle(self) -> Cycle:
+        """How the account's time is cut into periods, until a change of it takes effect."""
+        return Cycle(ZoneInfo(self.time_zone), self.anchor_day)
+
+    @property
+    def next_cycle(self) -> Cycle | None:
+        """What the cycle becomes at `cycle_changes_at`; None when no change is waiting."""
+        if self.next_anchor_day is None:
+            return None
+        return Cycle(ZoneInfo(self.next_time_zone), self.next_anchor_day)
+
+    @property
+    def tax(self) -> Tax:
+        """The account's tax."""
+        return Tax(self.tax_rate, self.tax_is_inclusive)
 
     @property
     def open_period(self) -> Period:

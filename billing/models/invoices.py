@@ -10,16 +10,29 @@ from django.db.models import F, Q
 
 from billing.models.accounts import Account
 from billing.models.columns import (
-    IS_CURRENCY_CODE,
     TsTzRange,
     amount_column,
     currency_column,
+    has_known_currency,
+    percent_column,
     unit_price_column,
 )
-from metering.meters import Meter
+from billing.models.discounts import DiscountRule
+from billing.models.prices import CHARGES
+from billing.rating import Unpriced
+from metering.meters import UNITS, Meter
 from metering.period import Period
 
-_IS_USAGE_AND_NOT_VOID = Q(kind="usage") & ~Q(status="void")
+_BILLS_A_PERIOD_AND_IS_NOT_VOID = Q(kind__in=["usage", "final"]) & ~Q(status="void")
+_WITHOUT_TAX = (
+    F("subscription_fee")
+    + F("usage_fee")
+    - F("discounts")
+    - F("credits_used")
+    + F("adjustments")
+    + F("credited")
+)
+_METERS = [(meter.value, meter.value) for meter in Meter]
 
 
 class Invoice(models.Model):
@@ -30,6 +43,8 @@ class Invoice(models.Model):
 
     class Kind(models.TextChoices):
         USAGE = "usage"
+        # Of a period that a cancellation ended.
+        FINAL = "final"
 
     class Status(models.TextChoices):
         DRAFT = "draft"
@@ -47,6 +62,7 @@ class Invoice(models.Model):
     currency = currency_column()
     # Copied from the account when the figures were made.
     tax_rate = models.DecimalField(max_digits=6, decimal_places=5, default=Decimal(0))
+    tax_is_inclusive = models.BooleanField(default=False)
 
     subscription_fee = amount_column(default=0)
     usage_fee = amount_column(default=0)
@@ -54,7 +70,10 @@ class Invoice(models.Model):
     credits_used = amount_column(default=0)
     adjustments = amount_column(default=0)
     tax = amount_column(default=0)
+    # What a remainder below zero became: prepaid credit. It lifts the total to zero.
+    credited = amount_column(default=0)
     total_amount = amount_column(default=0)
+    prepaid_used = amount_column(default=0)
     amount_due = amount_column(default=0)
 
     drafted_at = models.DateTimeField()
@@ -78,12 +97,12 @@ class Invoice(models.Model):
             ),
             models.UniqueConstraint(
                 fields=["account", "period_start", "period_end"],
-                condition=_IS_USAGE_AND_NOT_VOID,
+                condition=_BILLS_A_PERIOD_AND_IS_NOT_VOID,
                 name="usage_of_an_account_is_invoiced_once_a_period",
             ),
             ExclusionConstraint(
                 name="usage_invoice_periods_do_not_overlap",
-                condition=_IS_USAGE_AND_NOT_VOID,
+                condition=_BILLS_A_PERIOD_AND_IS_NOT_VOID,
                 expressions=[
                     (
                         TsTzRange("period_start", "period_end", RangeBoundary()),
@@ -108,27 +127,23 @@ class Invoice(models.Model):
                 name="paid_invoice_says_when",
             ),
             models.CheckConstraint(
-                condition=Q(
-                    total_amount=F("subscription_fee")
-                    + F("usage_fee")
-                    - F("discounts")
-                    - F("credits_used")
-                    + F("adjustments")
-                    + F("tax")
-                ),
+                condition=Q(tax_is_inclusive=False, total_amount=_WITHOUT_TAX + F("tax"))
+                | Q(tax_is_inclusive=True, total_amount=_WITHOUT_TAX),
                 name="invoice_total_is_the_sum_of_its_parts",
             ),
             models.CheckConstraint(
-                condition=Q(amount_due=F("total_amount")), name="invoice_due_is_its_total"
+                condition=Q(amount_due=F("total_amount") - F("prepaid_used")),
+                name="invoice_due_is_its_total_less_prepaid_credit",
             ),
             models.CheckConstraint(
                 condition=Q(
-                    subscription_fee__gte=0,
                     usage_fee__gte=0,
                     discounts__gte=0,
                     credits_used__gte=0,
-                    tax__gte=0,
+                    credited__gte=0,
                     total_amount__gte=0,
+                    prepaid_used__gte=0,
+                    amount_due__gte=0,
                 ),
                 name="invoice_figures_are_not_negative",
             ),
@@ -136,7 +151,7 @@ class Invoice(models.Model):
                 condition=Q(usage_fee__gte=F("discounts") + F("credits_used")),
                 name="discounts_and_credits_pay_usage_only",
             ),
-            models.CheckConstraint(condition=IS_CURRENCY_CODE, name="invoice_has_a_currency_code"),
+            has_known_currency("invoice_currency_is_one_of_iso_4217"),
         )
         indexes = (
             models.Index(
@@ -159,28 +174,33 @@ class InvoiceLine(models.Model):
     """One line of an invoice, with a copy of everything its amount rests on.
 
     amount = quantity × unit_price ÷ unit_size, rounded once to the currency's smallest unit.
+    A usage line without a unit price has parts that say how its amount came about.
     """
 
     class Kind(models.TextChoices):
         FEE = "fee"
+        UNUSED_FEE = "unused_fee"
+        FEE_DISCOUNT = "fee_discount"
+        TRUE_UP = "true_up"
         USAGE = "usage"
 
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="lines")
     kind = models.CharField(max_length=16, choices=Kind)
     position = models.PositiveIntegerField()
     description = models.CharField(max_length=200)
-    # Empty on lines that are not usage.
-    meter = models.CharField(
-        max_length=32, choices=[(m.value, m.value) for m in Meter], blank=True, default=""
-    )
+    # Empty on lines that are not usage, as is the charge.
+    meter = models.CharField(max_length=32, choices=_METERS, blank=True, default="")
+    charge = models.CharField(max_length=16, choices=CHARGES, blank=True, default="")
     # Whole base units, so that the line is exact: nanoseconds, byte-milliseconds, seconds.
     quantity = models.DecimalField(max_digits=40, decimal_places=0)
     base_unit = models.CharField(max_length=32)
     # The unit of the price, and how many base units it has.
     unit = models.CharField(max_length=32)
     unit_size = models.DecimalField(max_digits=20, decimal_places=0)
-    unit_price = unit_price_column()
+    unit_price = unit_price_column(null=True, blank=True)
     amount = amount_column()
+    # Its share of the discounts on usage; not taken off `amount`.
+    discount = amount_column(default=0)
     # Its own span: part of the invoice's when prices or the plan changed inside it.
     period_start = models.DateTimeField()
     period_end = models.DateTimeField()
@@ -192,12 +212,18 @@ class InvoiceLine(models.Model):
                 fields=["invoice", "position"], name="invoice_lines_have_an_order"
             ),
             models.CheckConstraint(
-                condition=Q(kind="usage") & ~Q(meter="") | ~Q(kind="usage") & Q(meter=""),
-                name="usage_line_names_its_meter",
+                condition=(Q(kind="usage") & ~Q(meter="") & ~Q(charge=""))
+                | (~Q(kind="usage") & Q(meter="", charge="")),
+                name="usage_line_names_its_meter_and_charge",
             ),
             models.CheckConstraint(
-                condition=Q(quantity__gt=0, unit_size__gt=0, unit_price__gte=0, amount__gte=0),
-                name="invoice_line_figures_are_not_negative",
+                condition=Q(quantity__gte=0, unit_size__gt=0, discount__gte=0)
+                & (Q(unit_price__isnull=True) | Q(unit_price__gte=0))
+                & (
+                    Q(kind__in=["fee", "true_up", "usage"], amount__gte=0)
+                    | Q(kind__in=["unused_fee", "fee_discount"], amount__lte=0)
+                ),
+                name="invoice_line_has_the_sign_of_its_kind",
             ),
             models.CheckConstraint(
                 condition=Q(period_end__gt=F("period_start")),
@@ -217,6 +243,104 @@ class InvoiceLine(models.Model):
     def exact_quantity(self) -> Fraction:
         """The exact quantity in `unit`."""
         return Fraction(int(self.quantity), int(self.unit_size))
+
+
+class InvoiceLinePart(models.Model):
+    """How a part of a line's exact cost came about: one tier, the free units, a minimum.
+
+    Its cost is quantity × unit_price ÷ unit_size; a minimum or maximum has its level as the unit
+    price, and is what brings the other parts to that level.
+    """
+
+    line = models.ForeignKey(InvoiceLine, on_delete=models.CASCADE, related_name="parts")
+    position = models.PositiveSmallIntegerField()
+    kind = models.CharField(max_length=16)
+    tier = models.PositiveSmallIntegerField(null=True, blank=True)
+    # Base units, or packages or events where unit_size is 1.
+    quantity = models.DecimalField(max_digits=46, decimal_places=6)
+    unit_size = models.DecimalField(max_digits=20, decimal_places=0)
+    unit_price = unit_price_column()
+
+    class Meta:
+        ordering = ("position",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=["line", "position"], name="parts_of_an_invoice_line_have_an_order"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.tier}" if self.tier else self.kind
+
+    @property
+    def exact_quantity(self) -> Fraction:
+        """The exact quantity in shown units, packages or events."""
+        return Fraction(self.quantity) / Fraction(self.unit_size)
+
+
+class InvoiceDiscount(models.Model):
+    """What one rule took off an invoice, with a copy of what it rests on."""
+
+    class Base(models.TextChoices):
+        USAGE_FEE = "usage_fee"
+        ANNUAL_FEE = "annual_fee"
+
+    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="applied_discounts")
+    position = models.PositiveSmallIntegerField()
+    rule = models.ForeignKey(DiscountRule, on_delete=models.PROTECT, null=True, blank=True)
+    name = models.CharField(max_length=100)
+    base = models.CharField(max_length=16, choices=Base)
+    base_amount = amount_column()
+    percent = percent_column()
+    fixed_amount = amount_column()
+    amount = amount_column()
+
+    class Meta:
+        ordering = ("position",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=["invoice", "position"], name="discounts_of_an_invoice_have_an_order"
+            ),
+            models.CheckConstraint(
+                condition=Q(amount__gt=0, amount__lte=F("base_amount")),
+                name="discount_takes_something_and_not_more_than_its_base",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class UnpricedUsage(models.Model):
+    """Usage of a period that no price was found for, as of the last look. Replaced each time."""
+
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="unpriced_usage")
+    billing_period_start = models.DateTimeField()
+    meter = models.CharField(max_length=32, choices=_METERS)
+    reason = models.CharField(max_length=32, choices=[(r.value, r.value) for r in Unpriced])
+    # Base units.
+    quantity = models.DecimalField(max_digits=40, decimal_places=0)
+    period_start = models.DateTimeField()
+    period_end = models.DateTimeField()
+    noted_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("-period_start", "meter")
+        verbose_name_plural = "unpriced usage"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["account", "meter", "period_start"],
+                name="unpriced_usage_of_a_meter_is_noted_once_a_span",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.meter} of {self.account}"
+
+    @property
+    def exact_quantity(self) -> Fraction:
+        """The exact quantity in the meter's shown unit."""
+        return UNITS[Meter(self.meter)].shown_quantity(int(self.quantity))
 
 
 class InvoiceSeries(models.Model):

@@ -1,98 +1,141 @@
 from __future__ import annotations
 
-from datetime import datetime
-
 from django.contrib.postgres.constraints import ExclusionConstraint
 from django.contrib.postgres.fields import RangeBoundary, RangeOperators
 from django.db import models
 from django.db.models import F, Q
 
+from billing.fees import Interval
 from billing.models.accounts import Account
 from billing.models.columns import (
-    IS_CURRENCY_CODE,
     TsTzRange,
     amount_column,
     currency_column,
+    has_known_currency,
 )
 from billing.models.prices import PriceBook
-from metering.period import Period
+
+INTERVALS = [(interval.value, interval.value) for interval in Interval]
 
 
 class Plan(models.Model):
-    """What is on offer: prices, a monthly fee, and the credits that come with it."""
+    """What is on offer: prices, a fee, and the credits that come with it.
+
+    Without any fee it is custom: fee and prices are agreed with each customer.
+    """
 
     code = models.SlugField(unique=True)
     name = models.CharField(max_length=100)
     price_book = models.ForeignKey(PriceBook, on_delete=models.PROTECT, related_name="plans")
     currency = currency_column(default="USD")
-    # Empty: agreed with each customer, and kept on the subscription.
+    # Empty, both: agreed with each customer. Empty, one: not offered that way.
     monthly_fee = amount_column(null=True, blank=True)
+    annual_fee = amount_column(null=True, blank=True)
     monthly_credits = amount_column(default=0)
+    # For how many more periods a monthly credit may be used. 0: its own only.
+    credit_rollover_periods = models.PositiveSmallIntegerField(default=0)
+    trial_days = models.PositiveSmallIntegerField(default=0)
+    # Whether customers see it and may choose it.
+    is_offered = models.BooleanField(default=True)
+    # The price whose fee Stripe collects in advance. Empty: the fee is on our invoices.
+    stripe_price_id = models.CharField(max_length=100, blank=True, default="")
 
     class Meta:
-        ordering = ("monthly_fee", "name")
+        ordering = (F("monthly_fee").asc(nulls_last=True), "name")
         constraints = (
-            models.CheckConstraint(condition=IS_CURRENCY_CODE, name="plan_has_a_currency_code"),
+            has_known_currency("plan_currency_is_one_of_iso_4217"),
             models.CheckConstraint(
-                condition=Q(monthly_fee__gte=0), name="plan_fee_is_not_negative"
-            ),
-            models.CheckConstraint(
-                condition=Q(monthly_credits__gte=0), name="plan_credits_are_not_negative"
+                condition=(Q(monthly_fee__isnull=True) | Q(monthly_fee__gte=0))
+                & (Q(annual_fee__isnull=True) | Q(annual_fee__gte=0))
+                & Q(monthly_credits__gte=0),
+                name="plan_fees_and_credits_are_not_negative",
+                violation_error_message="Use 0 or more for fees and credits.",
             ),
         )
 
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def is_custom(self) -> bool:
+        """Whether fee and prices are agreed with each customer."""
+        return self.monthly_fee is None and self.annual_fee is None
+
 
 class Subscription(models.Model):
-    """An account on a plan for a span of time, `[started_at, ended_at)`.
+    """An account on a plan for a span of time, `[started_at, expires_at)`.
 
-    Fee and credits are copied when it starts: a plan's new fee is for new subscriptions.
+    The terms are copied when it starts: a plan's new fee is for new subscriptions. One that
+    starts later is a change that was put off to the end of a period or term.
     """
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="subscriptions")
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="subscriptions")
-    monthly_fee = amount_column()
+    # The account's own prices. Empty: the plan's.
+    price_book = models.ForeignKey(
+        PriceBook, on_delete=models.PROTECT, null=True, blank=True, related_name="subscriptions"
+    )
+    interval = models.CharField(max_length=16, choices=INTERVALS, default=Interval.MONTHLY.value)
+    # For a period, or a year of annual billing.
+    fee = amount_column()
     monthly_credits = amount_column()
+    credit_rollover_periods = models.PositiveSmallIntegerField(default=0)
+    # When it was decided. One that starts later may be dropped until then.
+    recorded_at = models.DateTimeField()
     # Whole seconds, because fees are shared out by the second.
     started_at = models.DateTimeField()
-    ended_at = models.DateTimeField(null=True, blank=True)
+    # May lie ahead: it was cancelled to then, or another takes over. Empty: open.
+    expires_at = models.DateTimeField(null=True, blank=True)
+    # No fee before this.
+    trial_ends_at = models.DateTimeField(null=True, blank=True)
+    # Cancelled at once: the billing period ends with it.
+    ends_period = models.BooleanField(default=False)
+    # At least this much is spent in each period, for so many months from the start.
+    commitment_minimum = amount_column(null=True, blank=True)
+    commitment_months = models.PositiveSmallIntegerField(null=True, blank=True)
 
     class Meta:
         ordering = ("-started_at",)
         constraints = (
             models.CheckConstraint(
-                condition=Q(ended_at__isnull=True) | Q(ended_at__gt=F("started_at")),
+                condition=Q(expires_at__isnull=True) | Q(expires_at__gt=F("started_at")),
                 name="subscription_ends_after_start",
+                violation_error_message="Let expires_at be later than started_at.",
             ),
             models.CheckConstraint(
-                condition=Q(monthly_fee__gte=0, monthly_credits__gte=0),
+                condition=Q(fee__gte=0, monthly_credits__gte=0),
                 name="subscription_fee_and_credits_are_not_negative",
+                violation_error_message="Use 0 or more for fee and credits.",
+            ),
+            models.CheckConstraint(
+                condition=Q(commitment_minimum__isnull=True, commitment_months__isnull=True)
+                | Q(commitment_minimum__gt=0, commitment_months__gt=0),
+                name="commitment_has_a_minimum_and_a_term",
+                violation_error_message=(
+                    "Give a commitment both a minimum above 0 and a term of months, or neither."
+                ),
+            ),
+            models.CheckConstraint(
+                condition=Q(ends_period=False) | Q(expires_at__isnull=False),
+                name="subscription_ends_a_period_only_where_it_ends",
             ),
             models.UniqueConstraint(
                 fields=["account"],
-                condition=Q(ended_at__isnull=True),
-                name="account_has_one_active_subscription",
+                condition=Q(expires_at__isnull=True),
+                name="account_has_one_open_subscription",
             ),
             ExclusionConstraint(
                 name="subscriptions_of_an_account_do_not_overlap",
                 expressions=[
                     (
-                        TsTzRange("started_at", "ended_at", RangeBoundary()),
+                        TsTzRange("started_at", "expires_at", RangeBoundary()),
                         RangeOperators.OVERLAPS,
                     ),
                     ("account", RangeOperators.EQUAL),
                 ],
+                violation_error_message="The account is on a plan in that time.",
             ),
         )
 
     def __str__(self) -> str:
         return f"{self.account} on {self.plan}"
-
-    def part_of(self, period: Period) -> Period | None:
-        """Return the part of `period` that the subscription covers, or None."""
-        ended_at: datetime = self.ended_at or max(period.end, self.started_at)
-        if ended_at <= self.started_at:
-            return None
-        return Period(self.started_at, ended_at).overlap(period)

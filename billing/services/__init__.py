@@ -1,7 +1,10 @@
 """What a user or the clock can do to money. Other apps call these and nothing below."""
 
 from billing.services.accounts import (
+    AccountRefusedError,
+    UnknownCurrencyError,
     UnknownTimeZoneError,
+    change_cycle,
     is_time_zone,
     lock_account,
     open_account,
@@ -14,41 +17,97 @@ from billing.services.api_keys import (
     issue_api_key,
     revoke_api_key,
 )
-from billing.services.credits import grant_monthly_credits
+from billing.services.credits import (
+    ByHand,
+    CreditRefusedError,
+    Gift,
+    grant_credit,
+    grant_monthly_credits,
+    revoke_credit,
+    use_credit,
+)
 from billing.services.invoices import (
     InvoiceNotReadyError,
     PeriodNotOpenError,
     UsageNotConservedError,
     UsageUnpricedError,
-    draft_current_month,
+    draft_current_period,
     draft_invoice,
     finalise_invoice,
 )
-from billing.services.subscriptions import SubscriptionRefusedError, subscribe
-from billing.services.sweeps import draft_due_invoices, finalise_due_invoices, grant_due_credits
+from billing.services.prices import PriceBookRefusedError, copy_book, start_version
+from billing.services.subscriptions import (
+    AgreedTerms,
+    SubscriptionRefusedError,
+    cancel_subscription,
+    cancel_subscription_now,
+    change_plan_at_end,
+    choose_plan,
+    resume_subscription,
+    subscribe,
+)
+from billing.services.sweeps import (
+    draft_due_invoices,
+    expire_due_credits,
+    finalise_due_invoices,
+    grant_due_credits,
+    request_due_top_ups,
+)
+from billing.services.top_ups import (
+    TopUpRefusedError,
+    give_up_top_up,
+    grant_top_up,
+    request_top_up,
+    set_automatic_top_up,
+)
 
 __all__ = [
+    "AccountRefusedError",
+    "AgreedTerms",
+    "ByHand",
+    "CreditRefusedError",
+    "Gift",
     "InvoiceNotReadyError",
     "IssuedApiKey",
     "PeriodNotOpenError",
+    "PriceBookRefusedError",
     "SubscriptionRefusedError",
+    "TopUpRefusedError",
+    "UnknownCurrencyError",
     "UnknownTimeZoneError",
     "UsageNotConservedError",
     "UsageUnpricedError",
     "authenticate_api_key",
-    "draft_current_month",
+    "cancel_subscription",
+    "cancel_subscription_now",
+    "change_cycle",
+    "change_plan_at_end",
+    "choose_plan",
+    "copy_book",
+    "draft_current_period",
     "draft_due_invoices",
     "draft_invoice",
+    "expire_due_credits",
     "finalise_due_invoices",
     "finalise_invoice",
+    "give_up_top_up",
+    "grant_credit",
     "grant_due_credits",
     "grant_monthly_credits",
+    "grant_top_up",
     "is_time_zone",
     "issue_api_key",
     "lock_account",
     "open_account",
     "park_account",
+    "request_due_top_ups",
+    "request_top_up",
+    "resume_subscription",
     "revoke_api_key",
+    "revoke_credit",
+    "set_automatic_top_up",
+    "start_version",
     "subscribe",
     "unpark_account",
+    "use_credit",
 ]

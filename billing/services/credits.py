@@ -1,109 +1,295 @@
+"""The credit ledger's writes. Its lines are added, never changed.
+
+Every function that is given an account expects its row to be locked by the caller.
+"""
+
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from fractions import Fraction
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import DecimalField, QuerySet, Sum, Value
-from django.db.models.functions import Coalesce
+from django.db.models import F, QuerySet, Sum
 
-from billing.models import Account, CreditEntry, CreditGrant, Invoice, Subscription
+from billing.credits import CreditKind, Draw, draw, total_of
+from billing.facts import (
+    credit_expiry,
+    credits_held,
+    period_containing,
+    schedule_of,
+    subscribed,
+    subscriptions_in,
+)
+from billing.fees import earned_credits
+from billing.models import Account, CreditEntry, CreditGrant, Invoice
 from billing.money import Money
-from billing.periods import month_containing
-from billing.proration import share
-from billing.queries import subscriptions_in
 from billing.services.accounts import lock_account
 from metering.period import Period
 
 
+class CreditRefusedError(ValueError):
+    """Credit cannot be given or taken like this; the message says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gift:
+    """Credit that somebody gives: promotional, or prepaid once its money is here.
+
+    `reference` is the giver's own name for it; under it the credit is granted once.
+    """
+
+    kind: CreditKind
+    amount: Decimal
+    reason: str
+    reference: str
+    effective_at: datetime | None = None
+    expires_at: datetime | None = None
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """What a person says about an entry of theirs."""
+
+    reason: str = ""
+    reference: str = ""
+    user_id: int | None = None
+
+
+_BY_ITSELF = ByHand()
+
+
+def grant_credit(
+    account_id: UUID, gift: Gift, *, now: datetime, granted_by_id: int | None = None
+) -> CreditGrant:
+    """Grant promotional or prepaid credit.
+
+    Safe to repeat: the account's grant under this reference is found, and has to be the same
+    credit. Raises CreditRefusedError, Account.DoesNotExist.
+    """
+    effective_at = gift.effective_at or now
+    with transaction.atomic():
+        account = lock_account(account_id)
+        amount = _checked(gift, account.currency, effective_at)
+        grant, created = CreditGrant.objects.get_or_create(
+            account=account,
+            reference=gift.reference,
+            defaults={
+                "kind": gift.kind,
+                "effective_at": effective_at,
+                "expires_at": gift.expires_at,
+                "priority": gift.priority,
+                "reason": gift.reason,
+                "granted_by_id": granted_by_id,
+                "granted_at": now,
+            },
+        )
+        if created:
+            by = ByHand(user_id=granted_by_id)
+            _append(grant, CreditEntry.Kind.GRANT, amount, now=now, by=by)
+        elif (grant.kind, _granted(grant)) != (gift.kind, amount.amount):
+            raise CreditRefusedError(
+                f"reference {gift.reference!r} is {grant.kind} credit of {_granted(grant)} already."
+                " Use another reference for another credit."
+            )
+    return grant
+
+
+def revoke_credit(grant_id: int, *, by: ByHand, now: datetime) -> None:
+    """Take back what is left of a grant. Safe to repeat. Raises CreditGrant.DoesNotExist."""
+    account_id = CreditGrant.objects.values_list("account_id", flat=True).get(pk=grant_id)
+    with transaction.atomic():
+        account = lock_account(account_id)
+        grant = CreditGrant.objects.get(pk=grant_id)
+        left = balance_of_grant(grant, account.currency)
+        _append(grant, CreditEntry.Kind.REVOKE, -left, now=now, by=by)
+
+
+def use_credit(account_id: UUID, amount: Decimal, *, by: ByHand, now: datetime) -> tuple[Draw, ...]:
+    """Use an account's credit for something that is on no invoice of ours.
+
+    From what may pay the usage of the period around `now`, then prepaid credit, in the order of
+    invoices. Safe to repeat: what was used under this reference stays. Raises
+    CreditRefusedError when there is less than that.
+    """
+    if amount <= 0 or not by.reference or not by.reason:
+        raise CreditRefusedError("Give an amount above 0, a reference and a reason.")
+    with transaction.atomic():
+        account = lock_account(account_id)
+        used = CreditEntry.objects.filter(
+            grant__account=account, kind=CreditEntry.Kind.USE, reference=by.reference
+        ).select_related("grant")
+        if used:
+            return tuple(
+                Draw(
+                    entry.grant_id,
+                    CreditKind(entry.grant.kind),
+                    Money(-entry.amount, account.currency),
+                )
+                for entry in used
+            )
+        asked = Money(amount, account.currency)
+        draws = draw(credits_held(account, period_containing(account, now)), asked)
+        if total_of(draws, account.currency) != asked:
+            raise CreditRefusedError(
+                f"amount is {asked}, and {total_of(draws, account.currency)} of credit are left."
+            )
+        for drawn in draws:
+            grant = _grant_of(account, drawn)
+            _append(grant, CreditEntry.Kind.USE, -drawn.amount, now=now, by=by)
+    return draws
+
+
 def grant_monthly_credits(account_id: UUID, *, now: datetime) -> None:
-    """Grant the credits of the account's subscriptions for the month that contains `now`.
+    """Grant the credits of the account's subscriptions for the period that contains `now`.
 
     Safe to repeat: a subscription brings credit once a period. Raises Account.DoesNotExist.
     """
     with transaction.atomic():
         account = lock_account(account_id)
-        grant_period_credits(account, month_containing(now, account.zone), now=now)
+        grant_period_credits(account, period_containing(account, now), now=now)
 
 
 def grant_period_credits(account: Account, period: Period, *, now: datetime) -> None:
     """Grant the credits of `period`, by the second where a subscription covers a part of it.
 
-    Safe to repeat. A closed period gets none. The caller has locked the account.
+    Safe to repeat. A closed period gets none, and a subscription that has not begun brings none.
     """
     if period.start < account.open_period_start:
         return
-    for subscription in subscriptions_in(account.pk, period):
-        if not subscription.monthly_credits:
+    schedule = schedule_of(account)
+    for row in subscriptions_in(account.pk, period).filter(started_at__lte=now):
+        earned = earned_credits(subscribed(row, account.currency), period=period, schedule=schedule)
+        if not earned:
             continue
         grant, created = CreditGrant.objects.get_or_create(
-            subscription=subscription,
+            subscription=row,
             period_start=period.start,
-            defaults={"period_end": period.end},
+            defaults={
+                "account": account,
+                "kind": CreditKind.MONTHLY,
+                "period_end": period.end,
+                "effective_at": period.start,
+                "expires_at": credit_expiry(row, period, schedule),
+                "granted_at": now,
+            },
         )
         if created:
-            amount = _credits_for(subscription, period, account.currency)
-            _append(grant, CreditEntry.Kind.GRANT, amount, now=now)
+            _append(grant, CreditEntry.Kind.GRANT, earned, now=now)
 
 
-def revoke_unused_part(account: Account, subscription: Subscription, *, now: datetime) -> None:
-    """Take back the credits for the time after a subscription's end, which is set already.
+def revoke_unearned_credits(account: Account, period: Period, *, now: datetime) -> None:
+    """Take back the credits of `period` for time that a subscription turned out not to cover.
 
-    The caller has locked the account.
+    Safe to repeat. No more is taken than is left.
     """
-    for grant in subscription.credit_grants.filter(period_end__gt=subscription.ended_at):
-        period = Period(grant.period_start, grant.period_end)
-        earned = _credits_for(subscription, period, account.currency)
-        balance = _balance_of(grant, account.currency)
-        _append(grant, CreditEntry.Kind.REVOKE, earned - balance, now=now)
+    schedule = schedule_of(account)
+    grants = CreditGrant.objects.filter(
+        account=account, period_start=period.start, subscription__expires_at__isnull=False
+    ).select_related("subscription__plan")
+    for grant in grants:
+        if grant.subscription is None:
+            continue
+        terms = subscribed(grant.subscription, account.currency)
+        earned = earned_credits(terms, period=period, schedule=schedule)
+        unearned = Money(_granted(grant), account.currency) - earned
+        taken = min(unearned, balance_of_grant(grant, account.currency))
+        if taken.amount > 0:
+            _append(grant, CreditEntry.Kind.REVOKE, -taken, now=now)
 
 
-def use_credits(account: Account, invoice: Invoice, amount: Money, *, now: datetime) -> None:
-    """Pay `amount` of a period's usage from that period's credits, the oldest first.
+def use_credits(
+    account: Account, invoice: Invoice, draws: Iterable[Draw], *, now: datetime
+) -> None:
+    """Pay an invoice with credit. Raises CreditRefusedError when a grant holds less than that."""
+    for drawn in draws:
+        grant = _grant_of(account, drawn)
+        left = balance_of_grant(grant, account.currency)
+        if left < drawn.amount:
+            raise CreditRefusedError(f"{grant} holds {left}, not {drawn.amount}.")
+        _append(grant, CreditEntry.Kind.USE, -drawn.amount, now=now, invoice=invoice)
 
-    The caller has locked the account. Raises ValueError when there is less than that.
-    """
-    left = amount
-    for grant in _grants_of(account, invoice.period):
-        taken = min(left, _balance_of(grant, account.currency))
-        _append(
-            grant,
-            CreditEntry.Kind.USE,
-            Money.zero(account.currency) - taken,
-            now=now,
-            invoice=invoice,
+
+def refund_credits(account: Account, invoice: Invoice, *, now: datetime) -> None:
+    """Give back the credit that an invoice was paid with. Safe to repeat."""
+    used = CreditEntry.objects.filter(
+        grant__account=account, invoice=invoice, kind=CreditEntry.Kind.USE
+    ).select_related("grant")
+    refunded = set(
+        CreditEntry.objects.filter(invoice=invoice, kind=CreditEntry.Kind.REFUND).values_list(
+            "grant_id", flat=True
         )
-        left -= taken
-    if left.amount:
-        raise ValueError(f"Account {account.pk} lacks {left} of the credits for {invoice.period}.")
+    )
+    for entry in used:
+        if entry.grant_id not in refunded:
+            amount = Money(-entry.amount, account.currency)
+            _append(entry.grant, CreditEntry.Kind.REFUND, amount, now=now, invoice=invoice)
 
 
-def expire_credits(account: Account, period: Period, *, now: datetime) -> None:
-    """Let what is left of a period's credits lapse. The caller has locked the account."""
-    for grant in _grants_of(account, period):
-        left = Money.zero(account.currency) - _balance_of(grant, account.currency)
-        _append(grant, CreditEntry.Kind.EXPIRE, left, now=now)
+def expire_credits(account: Account, *, now: datetime) -> None:
+    """Let the credits lapse that no open period of the account may use any more.
+
+    Safe to repeat. A credit outlives its expiry until the periods it may pay for are closed.
+    """
+    for grant in _lapsed(CreditGrant.objects.filter(account=account), now):
+        left = balance_of_grant(grant, account.currency)
+        _append(grant, CreditEntry.Kind.EXPIRE, -left, now=now)
 
 
-def _grants_of(account: Account, period: Period) -> QuerySet[CreditGrant]:
-    return CreditGrant.objects.filter(
-        subscription__account=account, period_start=period.start
-    ).order_by("id")
+def expire_due_credits_of(account_id: UUID, *, now: datetime) -> None:
+    """Let the account's credits lapse that are due to. Safe to repeat."""
+    with transaction.atomic():
+        expire_credits(lock_account(account_id), now=now)
 
 
-def _credits_for(subscription: Subscription, period: Period, currency: str) -> Money:
-    part = subscription.part_of(period)
-    earned = share(part, period) if part else Fraction(0)
-    return Money.rounded(Fraction(subscription.monthly_credits) * earned, currency)
+def accounts_with_lapsed_credit(now: datetime) -> QuerySet[CreditGrant, UUID]:
+    """Return the accounts that hold credit which no open period may use any more."""
+    return _lapsed(CreditGrant.objects.filter(account__parked_reason=""), now).values_list(
+        "account_id", flat=True
+    )
 
 
-def _balance_of(grant: CreditGrant, currency: str) -> Money:
-    balance: Decimal = grant.entries.aggregate(
-        balance=Coalesce(Sum("amount"), Value(Decimal(0)), output_field=DecimalField())
-    )["balance"]
-    return Money(balance, currency)
+def balance_of_grant(grant: CreditGrant, currency: str) -> Money:
+    """Return what is left of a grant: the sum of its entries."""
+    balance: Decimal | None = grant.entries.aggregate(balance=Sum("amount"))["balance"]
+    return Money(balance or Decimal(0), currency)
+
+
+def _lapsed(grants: QuerySet[CreditGrant], now: datetime) -> QuerySet[CreditGrant]:
+    return (
+        grants.filter(expires_at__lte=now, account__open_period_start__gte=F("expires_at"))
+        .annotate(balance=Sum("entries__amount"))
+        .filter(balance__gt=0)
+    )
+
+
+def _checked(gift: Gift, currency: str, effective_at: datetime) -> Money:
+    if gift.kind is CreditKind.MONTHLY:
+        raise CreditRefusedError("kind is monthly. Such credit comes with a subscription only.")
+    if not gift.reference or not gift.reason:
+        raise CreditRefusedError("Give the credit a reference of yours and a reason.")
+    if gift.expires_at and gift.expires_at <= effective_at:
+        raise CreditRefusedError(
+            f"expires_at is {gift.expires_at}. Use a time after {effective_at}, or none."
+        )
+    amount = Money(gift.amount, currency)
+    if amount.amount <= 0 or amount.times(Decimal(1)) != amount:
+        raise CreditRefusedError(f"amount is {gift.amount}. Use whole cents, above 0.")
+    return amount
+
+
+def _grant_of(account: Account, drawn: Draw) -> CreditGrant:
+    if drawn.credit_id is None:
+        raise CreditRefusedError(f"{drawn.amount} are of a credit that is not granted yet.")
+    return CreditGrant.objects.get(pk=drawn.credit_id, account=account)
+
+
+def _granted(grant: CreditGrant) -> Decimal:
+    amounts = grant.entries.filter(kind__in=[CreditEntry.Kind.GRANT, CreditEntry.Kind.REVOKE])
+    return amounts.aggregate(granted=Sum("amount"))["granted"] or Decimal(0)
 
 
 def _append(
@@ -113,8 +299,16 @@ def _append(
     *,
     now: datetime,
     invoice: Invoice | None = None,
+    by: ByHand = _BY_ITSELF,
 ) -> None:
-    if amount.amount:  # The ledger has no lines about nothing.
+    if amount:  # The ledger has no lines about nothing.
         CreditEntry.objects.create(
-            grant=grant, kind=kind, amount=amount.amount, recorded_at=now, invoice=invoice
+            grant=grant,
+            kind=kind,
+            amount=amount.amount,
+            recorded_at=now,
+            invoice=invoice,
+            reference=by.reference,
+            reason=by.reason,
+            recorded_by_id=by.user_id,
         )

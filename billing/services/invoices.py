@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
-from fractions import Fraction
 from uuid import UUID
 
 from django.conf import settings
@@ -11,32 +8,35 @@ from django.db import transaction
 
 import metering.queries
 import metering.services
-from billing.models import Account, Invoice, InvoiceLine, InvoiceSeries, Subscription
-from billing.money import Money
-from billing.periods import month_containing, next_month
-from billing.proration import whole_seconds
-from billing.queries import credits_available, rate_period, subscriptions_in
-from billing.rating import BY_DESIGN, RatedLine, Rating, break_down_cost
+from billing.credits import CreditKind
+from billing.facts import period_containing, period_facts, schedule_of
+from billing.models import Account, Invoice, InvoiceSeries
+from billing.periods import Schedule
+from billing.rating import BY_DESIGN, Rating
 from billing.services.accounts import lock_account
-from billing.services.credits import expire_credits, grant_period_credits, use_credits
-from billing.totals import InvoiceTotals, add_up
-from metering.meters import UNITS, Meter
+from billing.services.credits import (
+    Gift,
+    expire_credits,
+    grant_credit,
+    grant_period_credits,
+    revoke_unearned_credits,
+    use_credits,
+)
+from billing.services.statements import (
+    discard_draft,
+    has_lines,
+    note_unpriced,
+    write_statement,
+)
+from billing.statement import Statement, state_period
 from metering.period import Period
 
-_DESCRIPTIONS = {
-    Meter.CPU: "CPU time",
-    Meter.MEMORY: "Memory",
-    Meter.NETWORK_EGRESS: "Network egress",
-    Meter.NETWORK_INGRESS: "Network ingress",
-    Meter.STORAGE: "Storage",
-    Meter.GPU: "GPU time",
-    Meter.DISK_READ: "Disk reads",
-    Meter.DISK_WRITE: "Disk writes",
-}
+BILLING_A_PERIOD = (Invoice.Kind.USAGE, Invoice.Kind.FINAL)
+"""The kinds of invoice of which a period has one."""
 
 
 class PeriodNotOpenError(Exception):
-    """The period is not one of the account's months, or it is closed, or lies ahead."""
+    """The period is not one of the account's, or it is closed, or lies ahead."""
 
 
 class InvoiceNotReadyError(Exception):
@@ -51,16 +51,6 @@ class UsageUnpricedError(Exception):
     """Usage that should be charged has no price, by a mistake of the price book."""
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """What an invoice says: its lines, not saved yet, and its totals."""
-
-    lines: list[InvoiceLine]
-    totals: InvoiceTotals
-    tax_rate: Decimal
-    rating: Rating
-
-
 def draft_invoice(account_id: UUID, *, period: Period, now: datetime) -> Invoice:
     """Draft the invoice of one account for one period, with the figures known by now.
 
@@ -73,7 +63,7 @@ def draft_invoice(account_id: UUID, *, period: Period, now: datetime) -> Invoice
         invoice = (
             Invoice.objects.filter(
                 account=account,
-                kind=Invoice.Kind.USAGE,
+                kind__in=BILLING_A_PERIOD,
                 period_start=period.start,
                 period_end=period.end,
             )
@@ -81,26 +71,31 @@ def draft_invoice(account_id: UUID, *, period: Period, now: datetime) -> Invoice
             .first()
         )
         if invoice is None:
-            _refuse_unless_open(account, period, now)
+            schedule = schedule_of(account)
+            _refuse_unless_open(account, schedule, period, now)
+            is_final = period.end in schedule.cuts
             invoice = Invoice(
                 account=account,
+                kind=Invoice.Kind.FINAL if is_final else Invoice.Kind.USAGE,
                 period_start=period.start,
                 period_end=period.end,
                 finalise_after=period.end + timedelta(minutes=settings.BILLING_GRACE_MINUTES),
                 drafted_at=now,
             )
         if invoice.status == Invoice.Status.DRAFT:
-            _write_statement(invoice, _make_statement(account, period), now=now)
+            statement = state_period(period_facts(account, period))
+            note_unpriced(account, period, statement.rating, now=now)
+            write_statement(invoice, statement, now=now)
     return invoice
 
 
-def draft_current_month(account_id: UUID, *, now: datetime) -> Invoice:
-    """Draft the invoice of the account's month that contains `now`; as safe to repeat.
+def draft_current_period(account_id: UUID, *, now: datetime) -> Invoice:
+    """Draft the invoice of the account's period that contains `now`; as safe to repeat.
 
     Raises Account.DoesNotExist, PeriodNotOpenError.
     """
-    zone = Account.objects.get(pk=account_id).zone
-    return draft_invoice(account_id, period=month_containing(now, zone), now=now)
+    period = period_containing(Account.objects.get(pk=account_id), now)
+    return draft_invoice(account_id, period=period, now=now)
 
 
 def finalise_invoice(invoice_id: int, *, now: datetime) -> Invoice | None:
@@ -122,26 +117,44 @@ def finalise_invoice(invoice_id: int, *, now: datetime) -> Invoice | None:
         # From here on late readings of the period go elsewhere, so the figures cannot move.
         metering.services.freeze_account(account.pk, until=invoice.period_end)
         grant_period_credits(account, invoice.period, now=now)
-        statement = _make_statement(account, invoice.period)
+        revoke_unearned_credits(account, invoice.period, now=now)
+        statement = state_period(period_facts(account, invoice.period))
+        note_unpriced(account, invoice.period, statement.rating, now=now)
         _refuse_unpriced(statement.rating)
         _refuse_unconserved(account, invoice.period, statement.rating)
-        if statement.lines:
-            _write_statement(invoice, statement, now=now)
-            use_credits(account, invoice, statement.totals.credits_used, now=now)
+        if has_lines(statement):
+            write_statement(invoice, statement, now=now)
+            _settle_credits(account, invoice, statement, now=now)
             _close_period(account, invoice.period, now=now)
             _number_invoice(invoice, now=now)
             return invoice
-        invoice.lines.all().delete()
-        invoice.delete()
+        discard_draft(invoice)
         _close_period(account, invoice.period, now=now)
     return None
 
 
-def _refuse_unless_open(account: Account, period: Period, now: datetime) -> None:
-    is_a_month = period == month_containing(period.start, account.zone)
-    is_open = is_a_month and period.start >= account.open_period_end
-    if period != account.open_period and not is_open:
-        raise PeriodNotOpenError(f"{period} is not an open period of account {account.pk}.")
+def _settle_credits(
+    account: Account, invoice: Invoice, statement: Statement, *, now: datetime
+) -> None:
+    """Use the credits that the statement draws on; keep a remainder below zero as prepaid."""
+    use_credits(account, invoice, (*statement.credits_used, *statement.prepaid_used), now=now)
+    if statement.totals.credited:
+        rest = Gift(
+            kind=CreditKind.PREPAID,
+            amount=statement.totals.credited.amount,
+            reason=f"Remainder of the invoice for the period from {invoice.period_start:%Y-%m-%d}",
+            reference=f"invoice:{invoice.pk}:remainder",
+        )
+        grant_credit(account.pk, rest, now=now)
+
+
+def _refuse_unless_open(
+    account: Account, schedule: Schedule, period: Period, now: datetime
+) -> None:
+    if schedule.following(account.open_period, period.start) != period:
+        raise PeriodNotOpenError(f"{period} is not a billing period of account {account.pk}.")
+    if period.start < account.open_period_start:
+        raise PeriodNotOpenError(f"{period} of account {account.pk} is closed.")
     if now < period.start:
         raise PeriodNotOpenError(f"{period} has not begun at {now}.")
 
@@ -169,91 +182,34 @@ def _refuse_unconserved(account: Account, period: Period, rating: Rating) -> Non
         raise UsageNotConservedError(f"Rated {rating.usage}, measured {measured} in {period}.")
 
 
-def _make_statement(account: Account, period: Period) -> Statement:
-    currency = account.currency
-    fee_lines = [
-        _fee_line(subscription, part, period, currency)
-        for subscription in subscriptions_in(account.pk, period)
-        if subscription.monthly_fee and (part := subscription.part_of(period))
-    ]
-    rating = rate_period(account, period)
-    return Statement(
-        lines=[*fee_lines, *(_usage_line(line) for line in rating.lines)],
-        totals=add_up(
-            subscription_fee=Money.total(
-                (Money(line.amount, currency) for line in fee_lines), currency
-            ),
-            usage=break_down_cost(rating, credits_available=credits_available(account, period)),
-            tax_rate=account.tax_rate,
-        ),
-        tax_rate=account.tax_rate,
-        rating=rating,
-    )
-
-
-def _fee_line(
-    subscription: Subscription, part: Period, whole: Period, currency: str
-) -> InvoiceLine:
-    quantity, unit_size = whole_seconds(part), whole_seconds(whole)
-    exact = Fraction(subscription.monthly_fee) * quantity / unit_size
-    return InvoiceLine(
-        kind=InvoiceLine.Kind.FEE,
-        description=f"{subscription.plan} plan",
-        quantity=quantity,
-        base_unit="seconds",
-        unit="months",
-        unit_size=unit_size,
-        unit_price=subscription.monthly_fee,
-        amount=Money.rounded(exact, currency).amount,
-        period_start=part.start,
-        period_end=part.end,
-    )
-
-
-def _usage_line(line: RatedLine) -> InvoiceLine:
-    unit = UNITS[line.meter]
-    return InvoiceLine(
-        kind=InvoiceLine.Kind.USAGE,
-        description=_DESCRIPTIONS[line.meter],
-        meter=line.meter,
-        quantity=line.quantity,
-        base_unit=unit.stored,
-        unit=unit.shown,
-        unit_size=unit.size,
-        unit_price=line.price.charge.unit_price,
-        amount=line.amount.amount,
-        period_start=line.period.start,
-        period_end=line.period.end,
-    )
-
-
-def _write_statement(invoice: Invoice, statement: Statement, *, now: datetime) -> None:
-    """Save a draft with the statement's figures and lines in place of those it had."""
-    totals = statement.totals
-    invoice.currency = totals.total_amount.currency
-    invoice.tax_rate = statement.tax_rate
-    invoice.subscription_fee = totals.subscription_fee.amount
-    invoice.usage_fee = totals.usage_fee.amount
-    invoice.discounts = totals.discounts.amount
-    invoice.credits_used = totals.credits_used.amount
-    invoice.tax = totals.tax.amount
-    invoice.total_amount = totals.total_amount.amount
-    invoice.amount_due = totals.total_amount.amount
-    invoice.computed_at = now
-    invoice.save()
-    invoice.lines.all().delete()
-    for position, line in enumerate(statement.lines, start=1):
-        line.invoice = invoice
-        line.position = position
-    InvoiceLine.objects.bulk_create(statement.lines)
-
-
 def _close_period(account: Account, period: Period, *, now: datetime) -> None:
-    expire_credits(account, period, now=now)
-    following = next_month(period, account.zone)
+    """Open the account's next period, in its new cycle if one takes over there."""
+    following = schedule_of(account).starting(period.end)
     account.open_period_start = following.start
     account.open_period_end = following.end
-    account.save(update_fields=["open_period_start", "open_period_end"])
+    if account.next_cycle and account.cycle_changes_at and account.cycle_changes_at <= period.end:
+        if account.next_time_zone != account.time_zone:
+            metering.services.change_time_zone(
+                account.pk, time_zone=account.next_time_zone, now=following.start
+            )
+        account.time_zone, account.anchor_day = (
+            account.next_time_zone,
+            account.next_cycle.anchor_day,
+        )
+        account.next_time_zone, account.next_anchor_day = "", None
+        account.cycle_changes_at = None
+    account.save(
+        update_fields=[
+            "open_period_start",
+            "open_period_end",
+            "time_zone",
+            "anchor_day",
+            "next_time_zone",
+            "next_anchor_day",
+            "cycle_changes_at",
+        ]
+    )
+    expire_credits(account, now=now)
 
 
 def _number_invoice(invoice: Invoice, *, now: datetime) -> None:

@@ -1,52 +1,354 @@
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import F, Q
 
-from billing.models import Account, Plan, Subscription
-from billing.periods import month_containing
+from billing.facts import period_containing, schedule_of, subscribed
+from billing.fees import MONTHS_OF_A_YEAR, Interval, commitment_end, year_of
+from billing.models import Account, Invoice, Plan, PriceBook, Subscription
+from billing.periods import window_end
 from billing.services.accounts import lock_account
-from billing.services.credits import grant_period_credits, revoke_unused_part
+from billing.services.credits import grant_period_credits, revoke_unearned_credits
+from billing.services.statements import discard_draft
+
+_SECOND = timedelta(seconds=1)
 
 
 class SubscriptionRefusedError(Exception):
-    """The account cannot be on this plan from this moment; the message says why."""
+    """The account cannot be on this plan like this; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgreedTerms:
+    """What was agreed with one customer instead of the plan's own terms. None: the plan's.
+
+    `fee` is for a period, or for a year of annual billing. A commitment has a minimum and a term.
+    """
+
+    fee: Decimal | None = None
+    price_book: PriceBook | None = None
+    monthly_credits: Decimal | None = None
+    trial_days: int | None = None
+    commitment_minimum: Decimal | None = None
+    commitment_months: int | None = None
+
+
+PLANS_OWN_TERMS = AgreedTerms()
 
 
 def subscribe(
-    account_id: UUID, *, plan_code: str, now: datetime, monthly_fee: Decimal | None = None
+    account_id: UUID,
+    *,
+    plan_code: str,
+    now: datetime,
+    interval: Interval = Interval.MONTHLY,
+    agreed: AgreedTerms = PLANS_OWN_TERMS,
 ) -> Subscription:
     """Put the account on a plan from `now` on, in place of the plan it is on, if any.
 
-    Fee and credits of the old plan end with this second, those of the new one begin. A plan
-    without a fee of its own needs the agreed `monthly_fee`. Safe to repeat: an account that is
-    on the plan for this fee stays as it is. Raises SubscriptionRefusedError, Plan.DoesNotExist.
+    Fee and credits of the old plan end with this second, those of the new one begin. A change
+    that was put off is dropped. Safe to repeat: an account that is on the plan at these terms
+    stays as it is. Raises SubscriptionRefusedError, Plan.DoesNotExist.
     """
-    plan = Plan.objects.get(code=plan_code)
-    fee = plan.monthly_fee if monthly_fee is None else monthly_fee
-    if fee is None:
-        raise SubscriptionRefusedError(f"{plan} has no fee of its own: agree one.")
+    plan = Plan.objects.select_related("price_book").get(code=plan_code)
     started_at = now.replace(microsecond=0)
     with transaction.atomic():
         account = lock_account(account_id)
         _refuse_unless_fitting(account, plan, started_at)
-        active = Subscription.objects.filter(account=account, ended_at__isnull=True).first()
-        if active and (active.plan_id, active.monthly_fee) == (plan.pk, fee):
+        subscription = _make(account, plan, now, interval=interval, agreed=agreed)
+        active = _active(account, started_at)
+        if active and active.ends_period and active.expires_at:
+            # Cancelled at once: that period ends with its window, and this starts the next.
+            return _follow(account, subscription, at=active.expires_at)
+        if active and _terms_of(active) == _terms_of(subscription):
+            _take_back_changes(account, active, started_at)
             return active
+        _drop_changes_to_come(account, started_at)
         if active:
-            _end_subscription(account, active, ended_at=started_at, now=now)
-        subscription = Subscription.objects.create(
-            account=account,
-            plan=plan,
-            monthly_fee=fee,
-            monthly_credits=plan.monthly_credits,
-            started_at=started_at,
-        )
-        grant_period_credits(account, month_containing(started_at, account.zone), now=now)
+            _end(account, active, at=started_at, now=now)
+        subscription.save(force_insert=True)
+        grant_period_credits(account, period_containing(account, started_at), now=now)
     return subscription
+
+
+def choose_plan(
+    account_id: UUID, *, plan_code: str, now: datetime, interval: Interval = Interval.MONTHLY
+) -> Subscription:
+    """Put the account on an offered plan, as a customer does by itself.
+
+    To a plan with a higher fee at once; to one with a lower fee from the next period on, or from
+    the end of the year or the commitment that is paid for. Choosing the plan it is on takes a
+    change or a cancellation back. Safe to repeat. Raises SubscriptionRefusedError,
+    Plan.DoesNotExist.
+    """
+    plan = Plan.objects.get(code=plan_code)
+    if plan.is_custom:
+        raise SubscriptionRefusedError(
+            f"{plan} has prices and a fee that are agreed with each customer. Contact sales."
+        )
+    if not plan.is_offered:
+        raise SubscriptionRefusedError(f"{plan} is not offered any more. Choose another plan.")
+    with transaction.atomic():
+        account = lock_account(account_id)
+        active = _active(account, now)
+        wanted = _make(account, plan, now, interval=interval, agreed=PLANS_OWN_TERMS)
+        if active is None or active.ends_period:
+            return subscribe(account_id, plan_code=plan_code, now=now, interval=interval)
+        if (active.plan_id, active.interval) == (plan.pk, interval):
+            return resume_subscription(account_id, now=now)
+        if active.plan.is_custom:
+            raise SubscriptionRefusedError(
+                f"The account is on {active.plan} at agreed terms. Contact sales to change it."
+            )
+        if _fee_a_month(wanted) > _fee_a_month(active):
+            return subscribe(account_id, plan_code=plan_code, now=now, interval=interval)
+        return change_plan_at_end(account_id, plan_code=plan_code, now=now, interval=interval)
+
+
+def change_plan_at_end(
+    account_id: UUID,
+    *,
+    plan_code: str,
+    now: datetime,
+    interval: Interval = Interval.MONTHLY,
+    agreed: AgreedTerms = PLANS_OWN_TERMS,
+) -> Subscription:
+    """Put the account on another plan when what it is on ends: its period, year or commitment.
+
+    It replaces a change that was put off before. Safe to repeat. Raises
+    SubscriptionRefusedError, Plan.DoesNotExist.
+    """
+    plan = Plan.objects.get(code=plan_code)
+    with transaction.atomic():
+        account = lock_account(account_id)
+        active = _need_active(account, now)
+        _refuse_unless_fitting(account, plan, now)
+        _take_back_changes(account, active, now)
+        ends_at = _end_of(account, active, now)
+        _end(account, active, at=ends_at, now=now)
+        following = _make(account, plan, now, interval=interval, agreed=agreed)
+        following.trial_ends_at = None
+        return _follow(account, following, at=ends_at)
+
+
+def cancel_subscription(account_id: UUID, *, now: datetime) -> Subscription:
+    """Let the account's subscription end with its period, year or commitment.
+
+    Until then it can be resumed. In a trial it ends with the trial. Safe to repeat. Raises
+    SubscriptionRefusedError.
+    """
+    with transaction.atomic():
+        account = lock_account(account_id)
+        active = _need_active(account, now)
+        if active.ends_period:
+            return active
+        _take_back_changes(account, active, now)
+        _end(account, active, at=_end_of(account, active, now), now=now)
+    return active
+
+
+def cancel_subscription_now(account_id: UUID, *, now: datetime) -> Subscription:
+    """End the account's subscription with this window, and its billing period with it.
+
+    The final invoice is due as soon as the grace for late readings is over. Safe to repeat.
+    Raises SubscriptionRefusedError, also inside a commitment.
+    """
+    with transaction.atomic():
+        account = lock_account(account_id)
+        active = _need_active(account, now)
+        if active.ends_period:
+            return active
+        committed_until = _committed_until(account, active)
+        if committed_until and now < committed_until:
+            raise SubscriptionRefusedError(
+                f"The account is committed until {committed_until}. Cancel to the end instead."
+            )
+        _take_back_changes(account, active, now)
+        ends_at = window_end(now + _SECOND)
+        active.ends_period = True
+        _end(account, active, at=ends_at, now=now)
+        if account.open_period_start < ends_at < account.open_period_end:
+            account.open_period_end = ends_at
+            account.save(update_fields=["open_period_end"])
+        _discard_drafts_past(account, ends_at)
+    return active
+
+
+def resume_subscription(account_id: UUID, *, now: datetime) -> Subscription:
+    """Take back a cancellation or a change that has not taken effect. Safe to repeat.
+
+    Raises SubscriptionRefusedError when the subscription is over: choose a plan then.
+    """
+    with transaction.atomic():
+        account = lock_account(account_id)
+        active = _need_active(account, now)
+        if active.ends_period:
+            raise SubscriptionRefusedError(
+                f"The subscription was cancelled at once and ends at {active.expires_at}. "
+                "Choose a plan instead."
+            )
+        _take_back_changes(account, active, now)
+    return active
+
+
+def _make(
+    account: Account, plan: Plan, now: datetime, *, interval: Interval, agreed: AgreedTerms
+) -> Subscription:
+    """Return a subscription from `now` on at the plan's terms or the agreed ones, not saved."""
+    own_fee = plan.annual_fee if interval is Interval.ANNUAL else plan.monthly_fee
+    fee = own_fee if agreed.fee is None else agreed.fee
+    if plan.is_custom and (fee is None or agreed.price_book is None):
+        raise SubscriptionRefusedError(
+            f"{plan} has neither fee nor prices of its own: agree a fee, and give it a price "
+            "book of the account."
+        )
+    if fee is None:
+        raise SubscriptionRefusedError(f"{plan} has no {interval} fee. Choose the other billing.")
+    book = agreed.price_book
+    if book and book.account_id != account.pk:
+        raise SubscriptionRefusedError(
+            f"{book} is no price book of this account. Name one whose account it is."
+        )
+    if (agreed.commitment_minimum is None) != (agreed.commitment_months is None):
+        raise SubscriptionRefusedError(
+            "Give a commitment both a minimum and a term of months, or neither."
+        )
+    trial_days = plan.trial_days if agreed.trial_days is None else agreed.trial_days
+    credits_ = agreed.monthly_credits
+    return Subscription(
+        account=account,
+        plan=plan,
+        price_book=book,
+        interval=interval,
+        fee=fee,
+        monthly_credits=plan.monthly_credits if credits_ is None else credits_,
+        credit_rollover_periods=plan.credit_rollover_periods,
+        recorded_at=now,
+        started_at=now.replace(microsecond=0),
+        trial_ends_at=_trial_end(account, plan, now.replace(microsecond=0), trial_days),
+        commitment_minimum=agreed.commitment_minimum,
+        commitment_months=agreed.commitment_months,
+    )
+
+
+def _trial_end(
+    account: Account, plan: Plan, started_at: datetime, trial_days: int
+) -> datetime | None:
+    """Return the end of the trial, or None: a plan is tried once by an account."""
+    has_tried = Subscription.objects.filter(
+        account=account, plan=plan, trial_ends_at__isnull=False
+    ).exists()
+    return started_at + timedelta(days=trial_days) if trial_days and not has_tried else None
+
+
+def _follow(account: Account, subscription: Subscription, *, at: datetime) -> Subscription:
+    """Start a subscription where another ends; return the one that is waiting if it is alike."""
+    waiting = Subscription.objects.filter(account=account, started_at=at).first()
+    if waiting and _terms_of(waiting) == _terms_of(subscription):
+        return waiting
+    _drop_changes_to_come(account, at - _SECOND)
+    subscription.started_at = at
+    subscription.save(force_insert=True)
+    return subscription
+
+
+def _terms_of(subscription: Subscription) -> tuple[object, ...]:
+    return (
+        subscription.plan_id,
+        subscription.interval,
+        subscription.fee,
+        subscription.price_book_id,
+        subscription.monthly_credits,
+        subscription.commitment_minimum,
+        subscription.commitment_months,
+    )
+
+
+def _fee_a_month(subscription: Subscription) -> Fraction:
+    months = MONTHS_OF_A_YEAR if subscription.interval == Interval.ANNUAL else 1
+    return Fraction(subscription.fee) / months
+
+
+def _active(account: Account, moment: datetime) -> Subscription | None:
+    """Return what the account is on at `moment`."""
+    return (
+        Subscription.objects.filter(account=account, started_at__lte=moment)
+        .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=moment))
+        .select_related("plan")
+        .first()
+    )
+
+
+def _need_active(account: Account, now: datetime) -> Subscription:
+    active = _active(account, now)
+    if active is None:
+        raise SubscriptionRefusedError("The account has no active subscription. Choose a plan.")
+    return active
+
+
+def _end_of(account: Account, active: Subscription, now: datetime) -> datetime:
+    """Return when what is paid for or committed to ends."""
+    terms, schedule = subscribed(active, account.currency), schedule_of(account)
+    if active.trial_ends_at and now < active.trial_ends_at:
+        return active.trial_ends_at
+    year = year_of(terms, now, schedule) if terms.interval is Interval.ANNUAL else None
+    ends_at = year.end if year else period_containing(account, now).end
+    return max(ends_at, _committed_until(account, active) or ends_at)
+
+
+def _committed_until(account: Account, active: Subscription) -> datetime | None:
+    commitment = subscribed(active, account.currency).commitment
+    return commitment_end(commitment, schedule_of(account)) if commitment else None
+
+
+def _end(account: Account, subscription: Subscription, *, at: datetime, now: datetime) -> None:
+    if at <= subscription.started_at:
+        raise SubscriptionRefusedError(
+            f"The account is on {subscription.plan} from {subscription.started_at} on, "
+            f"which is not before {at}."
+        )
+    subscription.expires_at = at
+    subscription.save(update_fields=["expires_at", "ends_period"])
+    # A later end may be taken back yet; finalising revokes what it leaves unearned.
+    if at <= window_end(now + _SECOND):
+        revoke_unearned_credits(account, period_containing(account, at - _SECOND), now=now)
+
+
+def _take_back_changes(account: Account, active: Subscription, now: datetime) -> None:
+    """Let the active subscription go on: no end, and nothing that takes over from it."""
+    _drop_changes_to_come(account, now)
+    if active.expires_at and not active.ends_period:
+        active.expires_at = None
+        active.save(update_fields=["expires_at"])
+
+
+def _drop_changes_to_come(account: Account, now: datetime) -> None:
+    # A change that was put off is an intention, no fact: nothing rests on its row yet.
+    put_off = Subscription.objects.filter(account=account, started_at__gt=now)
+    put_off.filter(started_at__gt=F("recorded_at")).delete()
+    # Another worker whose clock is ahead of ours was quicker.
+    if first := put_off.select_related("plan").order_by("started_at").first():
+        raise SubscriptionRefusedError(
+            f"The account is on {first.plan} from {first.started_at} on, which is not before {now}."
+        )
+
+
+def _discard_drafts_past(account: Account, ends_at: datetime) -> None:
+    """Drop drafts of a period that was cut: the sweep drafts the shorter one when it is over."""
+    drafts = Invoice.objects.filter(
+        account=account,
+        status=Invoice.Status.DRAFT,
+        period_start__lt=ends_at,
+        period_end__gt=ends_at,
+    )
+    for draft in drafts:
+        discard_draft(draft)
 
 
 def _refuse_unless_fitting(account: Account, plan: Plan, started_at: datetime) -> None:
@@ -58,16 +360,3 @@ def _refuse_unless_fitting(account: Account, plan: Plan, started_at: datetime) -
         raise SubscriptionRefusedError(
             f"{started_at} lies before {account.open_period_start}; those periods are closed."
         )
-
-
-def _end_subscription(
-    account: Account, subscription: Subscription, *, ended_at: datetime, now: datetime
-) -> None:
-    if ended_at <= subscription.started_at:
-        raise SubscriptionRefusedError(
-            f"The account is on {subscription.plan} from {subscription.started_at} on, "
-            f"which is not before {ended_at}."
-        )
-    subscription.ended_at = ended_at
-    subscription.save(update_fields=["ended_at"])
-    revoke_unused_part(account, subscription, now=now)

@@ -5,16 +5,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime
+from decimal import Decimal
 from functools import partial
 from uuid import UUID
 
 from django.db import OperationalError, connection, transaction
-from django.db.models import Exists, F, OuterRef
+from django.db.models import Exists, F, OuterRef, Q, Subquery, Sum, Value
+from django.db.models.functions import Coalesce
 
-from billing.models import Account, CreditGrant, Invoice, Subscription
+from billing.credits import CreditKind
+from billing.models import Account, CreditEntry, CreditGrant, Invoice, Subscription, TopUp
 from billing.services.accounts import park_account
-from billing.services.credits import grant_monthly_credits
-from billing.services.invoices import InvoiceNotReadyError, draft_invoice, finalise_invoice
+from billing.services.credits import (
+    accounts_with_lapsed_credit,
+    expire_due_credits_of,
+    grant_monthly_credits,
+)
+from billing.services.invoices import (
+    BILLING_A_PERIOD,
+    InvoiceNotReadyError,
+    draft_invoice,
+    finalise_invoice,
+)
+from billing.services.top_ups import request_due_top_up
 
 ACCOUNTS_A_SWEEP = 500
 
@@ -30,8 +43,8 @@ def grant_due_credits(now: datetime) -> int:
     due = (
         Subscription.objects.filter(
             ~Exists(granted),
+            Q(expires_at__isnull=True) | Q(expires_at__gt=now),
             account__parked_reason="",
-            ended_at__isnull=True,
             started_at__lte=now,
             monthly_credits__gt=0,
         )
@@ -51,7 +64,7 @@ def draft_due_invoices(now: datetime) -> int:
     """
     drafted = Invoice.objects.filter(
         account=OuterRef("pk"),
-        kind=Invoice.Kind.USAGE,
+        kind__in=BILLING_A_PERIOD,
         period_start=OuterRef("open_period_start"),
     ).exclude(status=Invoice.Status.VOID)
     due = Account.objects.filter(
@@ -84,6 +97,43 @@ def finalise_due_invoices(now: datetime) -> int:
         except InvoiceNotReadyError as reason:
             _note_waiting(invoice, str(reason), now=now)
     return finalised
+
+
+def expire_due_credits(now: datetime) -> int:
+    """Let credits lapse that no open period may use any more; return of how many accounts.
+
+    Safe to repeat.
+    """
+    due = accounts_with_lapsed_credit(now).order_by("account_id").distinct()[:ACCOUNTS_A_SWEEP]
+    return sum(
+        _try_account(account_id, partial(expire_due_credits_of, account_id, now=now), now=now)
+        for account_id in due
+    )
+
+
+def request_due_top_ups(now: datetime) -> int:
+    """Ask for prepaid credit where an account holds less than its threshold; return of how many.
+
+    Safe to repeat: an account has one automatic top-up waiting.
+    """
+    waiting = TopUp.objects.filter(
+        account=OuterRef("pk"), is_automatic=True, grant__isnull=True, given_up_at__isnull=True
+    )
+    prepaid = (
+        CreditEntry.objects.filter(grant__account=OuterRef("pk"), grant__kind=CreditKind.PREPAID)
+        .values("grant__account")
+        .annotate(balance=Sum("amount"))
+        .values("balance")
+    )
+    due = Account.objects.filter(
+        ~Exists(waiting),
+        parked_reason="",
+        top_up_threshold__gt=Coalesce(Subquery(prepaid), Value(Decimal(0))),
+    ).order_by("pk")[:ACCOUNTS_A_SWEEP]
+    return sum(
+        _try_account(account.pk, partial(request_due_top_up, account.pk, now=now), now=now)
+        for account in due
+    )
 
 
 def _note_waiting(invoice: Invoice, reason: str, *, now: datetime) -> None:

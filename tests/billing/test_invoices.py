@@ -17,6 +17,7 @@ from billing.models import (
     PriceBook,
     PriceBookVersion,
 )
+from billing.totals import Tax
 from metering.meters import GB
 from metering.models import AccountRegistration, StreamCursor
 from metering.period import Period
@@ -194,7 +195,7 @@ def test_a_fee_of_zero_makes_no_line() -> None:
 
 
 def test_tax_is_added_to_what_credits_leave() -> None:
-    account = services.open_account(name="Ada", now=OPENED, tax_rate=Decimal("0.19"))
+    account = services.open_account(name="Ada", now=OPENED, tax=Tax(Decimal("0.19")))
     services.subscribe(account.pk, plan_code="professional", now=OPENED)
     record_first_invoice(account.pk)
     invoice = draft(account)

@@ -6,10 +6,10 @@ from decimal import Decimal
 import pytest
 from django.db import IntegrityError
 
-from billing import queries, services
-from billing.models import CreditEntry, CreditGrant, Plan, Subscription
+from billing import services
+from billing.models import CreditEntry, CreditGrant, Plan, PriceBook, Subscription
 from billing.money import Money
-from tests.billing.usage import AFTER_MAY, MAY, NOON, OPENED, open_account
+from tests.billing.usage import AFTER_MAY, MAY, NOON, OPENED, credits_left, open_account
 
 pytestmark = pytest.mark.django_db
 
@@ -33,7 +33,7 @@ def test_the_plans_are_those_of_the_price_list() -> None:
 def test_a_full_month_brings_all_credits() -> None:
     account = open_account(plan_code="professional")
     assert entries() == [("grant", "100.00")]
-    assert queries.credits_available(account, MAY) == Money(Decimal(100), "USD")
+    assert credits_left(account, MAY) == Money(Decimal(100), "USD")
 
 
 def test_a_start_inside_the_month_brings_the_fraction_by_seconds() -> None:
@@ -46,7 +46,7 @@ def test_subscribing_twice_changes_nothing() -> None:
     account = open_account(plan_code="professional")
     again = services.subscribe(account.pk, plan_code="professional", now=NOON)
     assert again == Subscription.objects.get()
-    assert again.ended_at is None
+    assert again.expires_at is None
     assert entries() == [("grant", "100.00")]
 
 
@@ -61,7 +61,7 @@ def test_each_month_brings_its_own_credits() -> None:
     account = open_account(plan_code="professional")
     services.grant_monthly_credits(account.pk, now=AFTER_MAY)
     assert entries() == [("grant", "100.00"), ("grant", "100.00")]
-    assert queries.credits_available(account, MAY) == Money(Decimal(100), "USD")
+    assert credits_left(account, MAY) == Money(Decimal(100), "USD")
 
 
 def test_an_upgrade_takes_back_the_old_plans_part_and_brings_the_new_ones() -> None:
@@ -74,7 +74,7 @@ def test_an_upgrade_takes_back_the_old_plans_part_and_brings_the_new_ones() -> N
         ("grant", "145.16"),
     ]
     old, new = Subscription.objects.order_by("started_at")
-    assert (old.ended_at, new.started_at, new.ended_at) == (MIDDLE, MIDDLE, None)
+    assert (old.expires_at, new.started_at, new.expires_at) == (MIDDLE, MIDDLE, None)
 
 
 def test_fees_are_by_the_second() -> None:
@@ -86,17 +86,28 @@ def test_fees_are_by_the_second() -> None:
 def test_a_plans_new_fee_is_for_new_subscriptions() -> None:
     open_account(plan_code="team")
     Plan.objects.filter(code="team").update(monthly_fee=500)
-    assert Subscription.objects.get().monthly_fee == 299
+    assert Subscription.objects.get().fee == 299
 
 
 def test_a_plan_without_a_fee_needs_an_agreed_one() -> None:
     account = open_account()
-    with pytest.raises(services.SubscriptionRefusedError, match="agree one"):
+    with pytest.raises(services.SubscriptionRefusedError, match="agree a fee"):
         services.subscribe(account.pk, plan_code="enterprise", now=OPENED)
-    agreed = services.subscribe(
-        account.pk, plan_code="enterprise", now=OPENED, monthly_fee=Decimal(5000)
-    )
-    assert agreed.monthly_fee == 5000
+    without_book = services.AgreedTerms(fee=Decimal(5000))
+    with pytest.raises(services.SubscriptionRefusedError, match="price book"):
+        services.subscribe(account.pk, plan_code="enterprise", now=OPENED, agreed=without_book)
+    book = PriceBook.objects.create(code="ada", name="Ada's", account=account)
+    terms = services.AgreedTerms(fee=Decimal(5000), price_book=book)
+    agreed = services.subscribe(account.pk, plan_code="enterprise", now=OPENED, agreed=terms)
+    assert (agreed.fee, agreed.price_book) == (5000, book)
+
+
+def test_the_price_book_of_another_account_is_refused() -> None:
+    account, other = open_account(), open_account("Bob")
+    book = PriceBook.objects.create(code="bob", name="Bob's", account=other)
+    terms = services.AgreedTerms(fee=Decimal(5000), price_book=book)
+    with pytest.raises(services.SubscriptionRefusedError, match="no price book of this account"):
+        services.subscribe(account.pk, plan_code="enterprise", now=OPENED, agreed=terms)
 
 
 def test_a_plan_in_another_currency_is_refused() -> None:
@@ -127,15 +138,22 @@ def test_the_table_refuses_a_second_active_subscription() -> None:
         Subscription.objects.create(
             account=active.account,
             plan=active.plan,
-            monthly_fee=0,
+            fee=0,
+            recorded_at=NOON,
             monthly_credits=0,
             started_at=NOON,
         )
 
 
 def test_the_table_refuses_a_second_grant_for_a_period() -> None:
-    grant = CreditGrant.objects.get(subscription__account=open_account(plan_code="team"))
+    grant = CreditGrant.objects.get(account=open_account(plan_code="team"))
     with pytest.raises(IntegrityError, match="subscription_brings_credit_once_a_period"):
         CreditGrant.objects.create(
-            subscription=grant.subscription, period_start=MAY.start, period_end=MAY.end
+            account=grant.account,
+            kind="monthly",
+            subscription=grant.subscription,
+            period_start=MAY.start,
+            period_end=MAY.end,
+            effective_at=MAY.start,
+            granted_at=MAY.start,
         )

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from uuid import UUID
 
+from django.db.models import Q
+
 from billing import services
-from billing.models import Account
+from billing.models import Account, CreditEntry
+from billing.money import Money
 from metering.meters import GB
 from metering.models import (
     Host,
@@ -35,6 +39,17 @@ def open_account(name: str = "Ada", *, plan_code: str | None = None) -> Account:
     if plan_code:
         services.subscribe(account.pk, plan_code=plan_code, now=OPENED)
     return account
+
+
+def credits_left(account: Account, period: Period) -> Money:
+    """Return the balance of the credits that may pay for `period`, below zero too."""
+    entries = CreditEntry.objects.filter(
+        Q(grant__expires_at__isnull=True) | Q(grant__expires_at__gt=period.start),
+        grant__account=account,
+        grant__effective_at__lt=period.end,
+    )
+    amounts = entries.values_list("amount", flat=True)
+    return Money(sum(amounts, start=Decimal(0)), account.currency)
 
 
 def record_usage(  # one argument a meter

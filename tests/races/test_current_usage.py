@@ -44,6 +44,6 @@ def test_usage_and_as_of_are_of_one_moment() -> None:
 def test_control_without_the_snapshot_as_of_is_newer_than_the_usage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(queries, "_one_snapshot", nullcontext)
+    monkeypatch.setattr(queries, "one_snapshot", nullcontext)
     current = queries.current_usage(open_account().pk, now=NOON + timedelta(hours=1))
     assert (current.as_of, current.usage) == (NOON + WINDOW, {})

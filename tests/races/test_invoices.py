@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from django.db import transaction
 
-from billing import queries, services
+from billing import services
 from billing.models import (
     Account,
     CreditEntry,
@@ -24,6 +24,7 @@ from tests.billing.usage import (
     AFTER_MAY,
     MAY,
     NOON,
+    credits_left,
     open_account,
     read_streams_until,
     record_first_invoice,
@@ -84,7 +85,7 @@ def test_ten_processes_finalising_one_invoice_use_credits_and_number_once() -> N
 def spend_without_lock(account_id: UUID, invoice_id: int) -> None:
     """What using credits would be without the account's lock: look, then spend."""
     account = Account.objects.get(pk=account_id)
-    if queries.credits_available(account, MAY).amount >= 100:
+    if credits_left(account, MAY).amount >= 100:
         time.sleep(0.05)
         grant = CreditGrant.objects.get()
         CreditEntry.objects.create(
@@ -97,7 +98,7 @@ def test_control_without_the_lock_credits_are_spent_more_than_once() -> None:
     others = [open_account(f"{number}") for number in range(WORKERS)]
     invoices = [services.draft_invoice(o.pk, period=MAY, now=NOON).pk for o in others]
     run_at_once(lambda number: spend_without_lock(account.pk, invoices[number]))
-    assert queries.credits_available(account, MAY).amount < 0
+    assert credits_left(account, MAY).amount < 0
 
 
 class _CrashError(Exception):
@@ -137,8 +138,8 @@ def test_two_plans_chosen_at_once_leave_one_active_subscription() -> None:
             services.subscribe(account.pk, plan_code=plans[number % 2], now=times[number])
 
     assert run_at_once(choose) == [0] * WORKERS
-    assert Subscription.objects.filter(ended_at=None).count() == 1
-    balance = queries.credits_available(account, MAY).amount
+    assert Subscription.objects.filter(expires_at=None).count() == 1
+    balance = credits_left(account, MAY).amount
     assert 0 < balance < 300
 
 

@@ -22,7 +22,7 @@ def test_a_month_of_three_customers_comes_to_the_closed_form() -> None:
         figure for statement in statements for figure in statement.figures if not figure.is_right
     ]
     assert wrong == []
-    assert [len(statement.figures) for statement in statements] == [10, 10, 10]
+    assert [len(statement.figures) for statement in statements] == [11, 11, 11]
     assert sorted(str(invoice.number) for invoice in Invoice.objects.all()) == [
         f"2026-{number:06d}" for number in (1, 2, 3)
     ]
