@@ -7,6 +7,7 @@ from billing import views
 urlpatterns = [
     path("usage/current", views.UsageCurrent.as_view(), name="usage-current"),
     path("usage/coverage", views.UsageCoverage.as_view(), name="usage-coverage"),
+    path("usage/costs", views.UsageCosts.as_view(), name="usage-costs"),
     path("invoices", views.InvoiceList.as_view(), name="invoices"),
     path("invoices/<int:pk>", views.InvoiceDetail.as_view(), name="invoice"),
     path("plans", views.PlanList.as_view(), name="plans"),

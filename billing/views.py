@@ -7,6 +7,7 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
 from rest_framework.exceptions import NotAuthenticated, NotFound
 from rest_framework.generics import ListAPIView, RetrieveAPIView
 from rest_framework.pagination import CursorPagination
@@ -16,12 +17,21 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from billing import queries
+from billing.cost_queries import (
+    CostsByKey,
+    SpanRefusedError,
+    cost_by_label,
+    cost_by_sandbox,
+)
 from billing.models import ApiKey, Invoice, Plan
+from billing.serializers.costs import LABEL, CostsQuerySerializer, CostsSerializer
 from billing.serializers.coverage import AccountCoverageSerializer, DaysQuerySerializer
 from billing.serializers.invoices import InvoiceSerializer, InvoiceWithLinesSerializer
 from billing.serializers.plans import OfferedPlanSerializer
 from billing.serializers.usage import CurrentUsageSerializer
 from metering.coverage import account_coverage
+from metering.labels import LabelNameError
+from metering.period import Period
 
 
 class NewestFirst(CursorPagination):
@@ -64,6 +74,19 @@ class UsageCoverage(APIView):
         return Response(AccountCoverageSerializer(coverage).data)
 
 
+class UsageCosts(APIView):
+    """Whose cost it was: by sandbox, or by the value of a label."""
+
+    @extend_schema(
+        operation_id="usage_costs", parameters=[CostsQuerySerializer], responses=CostsSerializer
+    )
+    def get(self, request: Request) -> Response:
+        """Return the exact cost of at most 92 days, shared out by what was used."""
+        asked = CostsQuerySerializer(data=request.query_params, context={"now": datetime.now(UTC)})
+        asked.is_valid(raise_exception=True)
+        return Response(CostsSerializer(_costs(request, **asked.validated_data)).data)
+
+
 class InvoiceList(ListAPIView[Invoice]):
     """The account's invoices."""
 
@@ -100,6 +123,21 @@ class PlanList(ListAPIView[Plan]):
     def get_queryset(self) -> QuerySet[Plan]:
         """Return the plans that customers may see, with the prices in force now."""
         return queries.offered_plans(now=datetime.now(UTC))
+
+
+def _costs(
+    request: Request, *, start: datetime, end: datetime, group_by: str, label: str = ""
+) -> CostsByKey[Any]:
+    """Return the costs asked for. Raises ValidationError naming the field that is no good."""
+    account_id, period = _account_of(request), Period(start, end)
+    try:
+        if group_by == LABEL:
+            return cost_by_label(account_id, period, name=label)
+        return cost_by_sandbox(account_id, period)
+    except LabelNameError as error:
+        raise serializers.ValidationError({"label": str(error)}) from None
+    except SpanRefusedError as error:
+        raise serializers.ValidationError({error.field: error.message}) from None
 
 
 def _account_of(request: Request) -> UUID:
