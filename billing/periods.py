@@ -134,8 +134,8 @@ def windows_from(start: datetime, end: datetime) -> Period | None:
 
 
 def window_end(moment: datetime) -> datetime:
-    """Return the end of the window that `moment` falls into; of a window's start, that start."""
-    return _next_window_start(moment)
+    """Return the end of the window that `moment` falls into."""
+    return window_start(moment) + WINDOW
 
 
 def cover(

@@ -170,7 +170,7 @@ def cancel_subscription_now(account_id: UUID, *, now: datetime) -> Subscription:
                 f"The account is committed until {committed_until}. Cancel to the end instead."
             )
         _take_back_changes(account, active, now)
-        ends_at = window_end(now + _SECOND)
+        ends_at = window_end(now)
         active.ends_period = True
         _end(account, active, at=ends_at, now=now)
         if account.open_period_start < ends_at < account.open_period_end:
@@ -316,7 +316,7 @@ def _end(account: Account, subscription: Subscription, *, at: datetime, now: dat
     subscription.expires_at = at
     subscription.save(update_fields=["expires_at", "ends_period"])
     # A later end may be taken back yet; finalising revokes what it leaves unearned.
-    if at <= window_end(now + _SECOND):
+    if at <= window_end(now):
         revoke_unearned_credits(account, period_containing(account, at - _SECOND), now=now)
 
 

@@ -210,9 +210,9 @@ def test_a_plan_holds_from_the_window_it_starts_in(
     assert windows_from(utc(start), utc(end)) == (span(*expected) if expected else None)
 
 
-def test_a_windows_end_is_the_next_edge_and_an_edge_is_its_own() -> None:
-    assert window_end(utc("2026-01-01T00:01")) == utc("2026-01-01T00:15")
-    assert window_end(utc("2026-01-01T00:15")) == utc("2026-01-01T00:15")
+def test_an_edge_is_in_the_window_that_it_starts() -> None:
+    assert window_end(utc("2026-01-01T00:14:59.999999")) == utc("2026-01-01T00:15")
+    assert window_end(utc("2026-01-01T00:15")) == utc("2026-01-01T00:30")
 
 
 @pytest.mark.parametrize(
