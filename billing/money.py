@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from decimal import MAX_PREC, Context, Decimal
 from fractions import Fraction
 
-# Shifting the point is never a reason to round.
+# Neither a sum nor shifting the point is a reason to round, which Python's own context does past
+# 28 digits.
 _EXACT = Context(prec=MAX_PREC)
 
 _WITHOUT_DECIMALS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
@@ -97,8 +98,7 @@ class Money:
         zero, the parts are as equal as they can be. Raises ValueError when a weight is negative,
         when there is none to give to, or when this is not in whole smallest units.
         """
-        scale = decimals_of(self.currency)
-        units = self.amount.scaleb(scale)
+        units = _EXACT.scaleb(self.amount, decimals_of(self.currency))
         if units != units.to_integral_value():
             raise ValueError(f"{self.amount} {self.currency} is not in whole smallest units.")
         shares = [Fraction(w.amount if isinstance(w, Money) else w) for w in weights]
@@ -117,7 +117,7 @@ class Money:
         by_remainder = sorted(range(len(parts)), key=lambda at: (parts[at] - exact[at], at))
         for at in by_remainder[: whole - sum(parts)]:
             parts[at] += 1
-        return [Money(Decimal(sign * part).scaleb(-scale), self.currency) for part in parts]
+        return [Money.of_minor_units(sign * part, self.currency) for part in parts]
 
     @property
     def text(self) -> str:
@@ -128,13 +128,13 @@ class Money:
         return f"{self.text} {self.currency}"
 
     def __add__(self, other: Money) -> Money:
-        return Money(self.amount + self._amount_of(other), self.currency)
+        return Money(_EXACT.add(self.amount, self._amount_of(other)), self.currency)
 
     def __sub__(self, other: Money) -> Money:
-        return Money(self.amount - self._amount_of(other), self.currency)
+        return Money(_EXACT.subtract(self.amount, self._amount_of(other)), self.currency)
 
     def __neg__(self) -> Money:
-        return Money(-self.amount, self.currency)
+        return Money(_EXACT.minus(self.amount), self.currency)
 
     def __bool__(self) -> bool:
         return bool(self.amount)
