@@ -295,7 +295,12 @@ class Migration(migrations.Migration):
             constraint=models.CheckConstraint(
                 condition=models.Q(
                     models.Q(("top_up_amount__isnull", True), ("top_up_threshold__isnull", True)),
-                    models.Q(("top_up_amount__gt", 0), ("top_up_threshold__gte", 0)),
+                    models.Q(
+                        ("top_up_amount__gt", 0),
+                        ("top_up_amount__isnull", False),
+                        ("top_up_threshold__gte", 0),
+                        ("top_up_threshold__isnull", False),
+                    ),
                     _connector="OR",
                 ),
                 name="account_top_up_has_a_threshold_and_an_amount",
@@ -344,6 +349,7 @@ class Migration(migrations.Migration):
                     models.Q(
                         ("kind", "monthly"),
                         ("period_end__gt", models.F("period_start")),
+                        ("period_end__isnull", False),
                         ("period_start__isnull", False),
                         ("subscription__isnull", False),
                     ),
@@ -629,6 +635,7 @@ class Migration(migrations.Migration):
                         ("fee_per_event__isnull", True),
                         ("maximum__isnull", True),
                         ("package_size__gt", 0),
+                        ("package_size__isnull", False),
                         ("percent__isnull", True),
                         ("unit_price__isnull", False),
                     ),
@@ -692,7 +699,12 @@ class Migration(migrations.Migration):
                     models.Q(
                         ("commitment_minimum__isnull", True), ("commitment_months__isnull", True)
                     ),
-                    models.Q(("commitment_minimum__gt", 0), ("commitment_months__gt", 0)),
+                    models.Q(
+                        ("commitment_minimum__gt", 0),
+                        ("commitment_minimum__isnull", False),
+                        ("commitment_months__gt", 0),
+                        ("commitment_months__isnull", False),
+                    ),
                     _connector="OR",
                 ),
                 name="commitment_has_a_minimum_and_a_term",
@@ -740,7 +752,7 @@ class Migration(migrations.Migration):
             constraint=models.CheckConstraint(
                 condition=models.Q(("tax_rate__gte", 0), ("tax_rate__lt", 1)),
                 name="account_tax_rate_is_a_fraction",
-                violation_error_message="Use a fraction, as in 0.19 for 19 %.",
+                violation_error_message="Use a fraction, as in 0.19 for 19 %%.",
             ),
         ),
         migrations.AlterConstraint(

@@ -87,11 +87,16 @@ class Account(models.Model):
             models.CheckConstraint(
                 condition=Q(tax_rate__gte=0, tax_rate__lt=1),
                 name="account_tax_rate_is_a_fraction",
-                violation_error_message="Use a fraction, as in 0.19 for 19 %.",
+                violation_error_message="Use a fraction, as in 0.19 for 19 %%.",
             ),
             models.CheckConstraint(
                 condition=Q(top_up_threshold__isnull=True, top_up_amount__isnull=True)
-                | Q(top_up_threshold__gte=0, top_up_amount__gt=0),
+                | Q(
+                    top_up_threshold__isnull=False,
+                    top_up_threshold__gte=0,
+                    top_up_amount__isnull=False,
+                    top_up_amount__gt=0,
+                ),
                 name="account_top_up_has_a_threshold_and_an_amount",
                 violation_error_message=(
                     "Give automatic top-up both a threshold, 0 or more, and an amount above 0."

@@ -53,6 +53,7 @@ class CreditGrant(models.Model):
                     kind="monthly",
                     subscription__isnull=False,
                     period_start__isnull=False,
+                    period_end__isnull=False,
                     period_end__gt=F("period_start"),
                 )
                 | (

@@ -107,9 +107,15 @@ class Subscription(models.Model):
                 name="subscription_fee_and_credits_are_not_negative",
                 violation_error_message="Use 0 or more for fee and credits.",
             ),
+            # A comparison with NULL is NULL, and a check that comes to NULL passes; hence isnull.
             models.CheckConstraint(
                 condition=Q(commitment_minimum__isnull=True, commitment_months__isnull=True)
-                | Q(commitment_minimum__gt=0, commitment_months__gt=0),
+                | Q(
+                    commitment_minimum__isnull=False,
+                    commitment_minimum__gt=0,
+                    commitment_months__isnull=False,
+                    commitment_months__gt=0,
+                ),
                 name="commitment_has_a_minimum_and_a_term",
                 violation_error_message=(
                     "Give a commitment both a minimum above 0 and a term of months, or neither."

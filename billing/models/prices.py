@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from django.contrib.postgres.constraints import ExclusionConstraint
 from django.contrib.postgres.fields import RangeBoundary, RangeOperators
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import F, Q
 
@@ -19,6 +20,7 @@ from billing.models.columns import (
 from metering.meters import UNITS, Meter
 
 CHARGES = [(model.value, model.value.replace("_", " ")) for model in ChargeModel]
+ENDS_AFTER_START = "Let effective_to be later than effective_from."
 TIERED = (ChargeModel.GRADUATED, ChargeModel.VOLUME)
 
 
@@ -56,7 +58,7 @@ class PriceBookVersion(models.Model):
             models.CheckConstraint(
                 condition=Q(effective_to__isnull=True) | Q(effective_to__gt=F("effective_from")),
                 name="price_book_version_ends_after_start",
-                violation_error_message="Let effective_to be later than effective_from.",
+                violation_error_message=ENDS_AFTER_START,
             ),
             ExclusionConstraint(
                 name="versions_of_a_price_book_do_not_overlap",
@@ -76,6 +78,11 @@ class PriceBookVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.book} from {self.effective_from:%Y-%m-%d}"
+
+    def clean(self) -> None:
+        """Say it before PostgreSQL is asked about a span that is none, which it refuses to be."""
+        if self.effective_from and self.effective_to and self.effective_to <= self.effective_from:
+            raise ValidationError({"effective_to": ENDS_AFTER_START})
 
 
 class Price(models.Model):
@@ -134,6 +141,7 @@ class Price(models.Model):
                 | Q(
                     charge="package",
                     unit_price__isnull=False,
+                    package_size__isnull=False,
                     package_size__gt=0,
                     percent__isnull=True,
                     fee_per_event__isnull=True,
