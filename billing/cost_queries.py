@@ -19,10 +19,15 @@ from uuid import UUID
 import metering.queries
 from billing.attribution import AttributedCost, UsedPart, attribute_cost
 from billing.facts import period_facts
-from billing.history import billing_periods, invoiced_usage
+from billing.history import (
+    UsageNotKeptError,
+    billing_periods,
+    invoiced_usage,
+    refuse_lost_usage,
+)
 from billing.models import Account
 from billing.queries import one_snapshot
-from billing.rating import Rating, rate_usage
+from billing.rating import rate_usage
 from metering.labels import require_label_name
 from metering.meters import Meter
 from metering.period import Period, window_start
@@ -31,10 +36,6 @@ K = TypeVar("K", bound="str | None")
 
 MOST_KEYS = 1000
 """How many keys are told apart in one answer."""
-
-
-class UsageNotKeptError(Exception):
-    """Less usage is found in a period than its invoice charged for: records were dropped."""
 
 
 class SpanRefusedError(ValueError):
@@ -98,15 +99,6 @@ def cost_by_label(account_id: UUID, period: Period, *, name: str) -> CostsByKey[
     require_label_name(name)
     used = partial(metering.queries.usage_by_label, account_id, name=name)
     return _cost_by(account_id, period, used)
-
-
-def refuse_lost_usage(rating: Rating, invoiced: Mapping[Meter, int]) -> None:
-    """Raise UsageNotKeptError when less usage is found than was invoiced."""
-    rated: defaultdict[Meter, int] = defaultdict(int)
-    for line in rating.lines:
-        rated[line.meter] += line.quantity
-    if any(rated[meter] < quantity for meter, quantity in invoiced.items()):
-        raise UsageNotKeptError
 
 
 def _cost_by(

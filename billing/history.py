@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -12,6 +13,7 @@ from django.db.models import Sum
 from billing.facts import schedule_of
 from billing.models import Account, Invoice, InvoiceLine
 from billing.periods import Cycle, Schedule, cover
+from billing.rating import Rating
 from metering.calendars import calendar_of
 from metering.meters import Meter
 from metering.period import WINDOW, Period
@@ -20,6 +22,10 @@ BILLING_A_PERIOD = (Invoice.Kind.USAGE, Invoice.Kind.FINAL)
 NOT_FINAL = (Invoice.Status.DRAFT, Invoice.Status.VOID)
 _SLIVER = timedelta(days=2)
 """What a change of time zone can leave between two cuts is shorter; no period is."""
+
+
+class UsageNotKeptError(Exception):
+    """Less usage is found in a period than its invoice charged for: records were dropped."""
 
 
 def billing_periods(account: Account, span: Period) -> list[Period]:
@@ -83,6 +89,15 @@ def invoiced_usage(account_id: UUID, span: Period) -> dict[datetime, dict[Meter,
     for start, meter, total in rows:
         usage.setdefault(start, {})[Meter(meter)] = int(total)
     return usage
+
+
+def refuse_lost_usage(rating: Rating, invoiced: Mapping[Meter, int]) -> None:
+    """Raise UsageNotKeptError when less usage was rated than was invoiced."""
+    rated = Counter[Meter]()
+    for line in rating.lines:
+        rated[line.meter] += line.quantity
+    if any(rated[meter] < quantity for meter, quantity in invoiced.items()):
+        raise UsageNotKeptError
 
 
 def _closed_periods(account: Account, schedule: Schedule) -> Iterator[Period]:
