@@ -3,8 +3,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from celery import shared_task
+from django.core.cache import cache
 
 from billing import services
+
+_NOTED_UP_TO = "billing.unpriced_usage_noted_up_to"
 
 
 @shared_task(name="billing.tasks.sweep_billing")
@@ -16,3 +19,12 @@ def sweep_billing() -> None:
     services.finalise_due_invoices(now)
     services.expire_due_credits(now)
     services.request_due_top_ups(now)
+
+
+@shared_task(name="billing.tasks.note_unpriced_usage")
+def note_unpriced_usage() -> None:
+    """Note which usage of open periods has no price, of the accounts whose turn it is."""
+    # The cache may forget it: then a round begins again, which is a repeat and no harm.
+    after = cache.get(_NOTED_UP_TO)
+    up_to = services.note_unpriced_usage(now=datetime.now(UTC), after=after)
+    cache.set(_NOTED_UP_TO, up_to, timeout=None)

@@ -60,6 +60,7 @@ from billing.services.top_ups import (
     request_top_up,
     set_automatic_top_up,
 )
+from billing.services.unpriced import note_unpriced_usage
 
 __all__ = [
     "AccountRefusedError",
@@ -98,6 +99,7 @@ __all__ = [
     "is_time_zone",
     "issue_api_key",
     "lock_account",
+    "note_unpriced_usage",
     "open_account",
     "park_account",
     "request_due_top_ups",

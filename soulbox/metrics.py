@@ -1,0 +1,46 @@
+"""What a monitor reads at /metrics: counts of our own, nothing about any one account."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_GET
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from billing.queries import unpriced_counts
+from billing.rating import Unpriced
+from metering.meters import Meter
+
+
+class UnpricedUsage(Collector):
+    """How many accounts have usage in an open period that no price was found for.
+
+    Zeros are told too: a series that goes away is no sign that all is well again.
+    """
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the gauge, as of the last look at each account."""
+        gauge = GaugeMetricFamily(
+            "soulbox_unpriced_usage_accounts",
+            "Accounts with usage in an open period that has no price, by meter and reason.",
+            labels=["meter", "reason"],
+        )
+        counts = {(meter, reason): count for meter, reason, count in unpriced_counts()}
+        for meter in Meter:
+            for reason in Unpriced:
+                gauge.add_metric([meter.value, reason.value], counts.get((meter, reason), 0))
+        yield gauge
+
+
+# Not the library's own registry, which also tells about the process that happens to answer.
+_REGISTRY = CollectorRegistry()
+_REGISTRY.register(UnpricedUsage())
+
+
+@require_GET
+def metrics(_request: HttpRequest) -> HttpResponse:
+    """Return the metrics in the text format of Prometheus."""
+    return HttpResponse(generate_latest(_REGISTRY), content_type=CONTENT_TYPE_LATEST)
