@@ -135,9 +135,9 @@ def _costs(
             return cost_by_label(account_id, period, name=label)
         return cost_by_sandbox(account_id, period)
     except LabelNameError as error:
-        raise serializers.ValidationError({"label": str(error)}) from None
+        raise serializers.ValidationError({"label": [str(error)]}) from None
     except SpanRefusedError as error:
-        raise serializers.ValidationError({error.field: error.message}) from None
+        raise serializers.ValidationError({error.field: [error.message]}) from None
 
 
 def _account_of(request: Request) -> UUID:

@@ -331,7 +331,8 @@ def test_a_question_that_is_no_good_names_the_field(query: str, field: str, says
     answer = costs(open_account(), query)
     assert answer.status_code == 400
     assert list(answer.json()) == [field]
-    assert says in str(answer.json()[field])
+    (message,) = answer.json()[field]
+    assert says in message
 
 
 def test_costs_are_not_shown_without_a_key(set_clock: Callable[[datetime], None]) -> None:
