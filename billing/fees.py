@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
@@ -87,7 +87,7 @@ class FeeKind(StrEnum):
 class FeeLine:
     """A fee, or a part of one that is given back: amount = rate × seconds ÷ whole_seconds.
 
-    Rounded once. The part given back is negative.
+    Rounded once. The part given back is negative. A true-up's amount is what is missing to that.
     """
 
     kind: FeeKind
@@ -98,6 +98,12 @@ class FeeLine:
     whole_seconds: int
     rate: Money
     amount: Money
+
+    def at_rate(self, rate: Money) -> FeeLine:
+        """Return the line for the same seconds at another rate."""
+        fraction = Fraction(self.seconds, self.whole_seconds)
+        sign = -1 if self.kind is FeeKind.UNUSED_FEE else 1
+        return replace(self, rate=rate, amount=rate.times(sign * fraction))
 
 
 def fee_lines(
@@ -201,14 +207,11 @@ def _annual_lines(
             return
         if year.start in period:
             yield _line(FeeKind.FEE, subscription, year, of=year)
-        if subscription.end and year.start < subscription.end < year.end:
-            end = subscription.end
-            # The last period of a subscription that ended it with itself; else the one in which
-            # another subscription took over.
-            is_here = end == period.end if subscription.ends_period else end in period
-            if is_here:
-                unused = Period(end, year.end)
-                yield _line(FeeKind.UNUSED_FEE, subscription, unused, of=year)
+        # Given back on the invoice of the last period that it was in. An end on a period's edge
+        # is the earlier one's: the later has no time of this subscription.
+        end = subscription.end
+        if end and year.start < end < year.end and period.start < end <= period.end:
+            yield _line(FeeKind.UNUSED_FEE, subscription, Period(end, year.end), of=year)
 
 
 def _years(subscription: Subscribed, schedule: Schedule) -> Iterator[Period]:

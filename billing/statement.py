@@ -104,7 +104,9 @@ def state_period(facts: PeriodFacts) -> Statement:
     discounted = Money.total((discount.amount for discount in discounts), currency)
     spent = usage_fee - discounted
 
-    fees = fee_lines(facts.subscriptions, period=period, schedule=schedule)
+    fees = _unused_at_what_was_paid(
+        fee_lines(facts.subscriptions, period=period, schedule=schedule), facts.rules
+    )
     fee_discounts = discount_annual_fee(_annual_fee(fees, currency), facts.rules)
     true_up = true_up_line(facts.subscriptions, spent, period=period, schedule=schedule)
     if true_up:
@@ -139,6 +141,25 @@ def _bills_annually(facts: PeriodFacts) -> bool:
         subscription.interval is Interval.ANNUAL and subscription.part_of(facts.period)
         for subscription in facts.subscriptions
     )
+
+
+def _unused_at_what_was_paid(
+    fees: Sequence[FeeLine], rules: Sequence[DiscountRule]
+) -> list[FeeLine]:
+    """Return the fees with what is given back of a year at the year's fee less its discounts.
+
+    At the full fee, a year that was sold at a discount and ended soon after would bring money.
+    """
+    lines: list[FeeLine] = []
+    for line in fees:
+        if line.kind is not FeeKind.UNUSED_FEE:
+            lines.append(line)
+            continue
+        discounts = discount_annual_fee(line.rate, rules)
+        off = Money.total((discount.amount for discount in discounts), line.rate.currency)
+        if (paid := line.at_rate(line.rate - off)).amount:
+            lines.append(paid)
+    return lines
 
 
 def _annual_fee(fees: Sequence[FeeLine], currency: str) -> Money:
