@@ -1,7 +1,13 @@
 """What finance staff see, one noun a module. Django imports this package to find them."""
 
 import billing.admin.accounts
+import billing.admin.api_keys
 import billing.admin.credits
+import billing.admin.discounts
 import billing.admin.invoices
 import billing.admin.plans
+import billing.admin.price_books
+import billing.admin.prices
+import billing.admin.subscriptions
+import billing.admin.top_ups
 import billing.admin.users  # noqa: F401 - imported so that they register, as the others

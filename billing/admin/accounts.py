@@ -1,37 +1,77 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.db.models import F, Q, QuerySet, Sum
+from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.utils.safestring import SafeString
 from unfold.widgets import UnfoldAdminTextInputWidget  # type: ignore[import-untyped]
 
 from billing import services
-from billing.models import Account, ApiKey, Membership, Subscription
-from metering.pages import ModelForm, Page, ReadOnlyPage, ReadOnlyRows, TabularInline
+from billing.admin.asking import (
+    MISSING,
+    CheckedForm,
+    Question,
+    ServicePage,
+    ask,
+    button,
+    decimal_field,
+    integer_field,
+    link_to,
+    money,
+    money_text,
+    text_field,
+)
+from billing.admin.credits import UseCreditForm
+from billing.admin.invoices import UnpricedInWords
+from billing.admin.preview import preview_context
+from billing.credits import CreditKind
+from billing.facts import period_containing
+from billing.models import (
+    Account,
+    ApiKey,
+    CreditEntry,
+    Membership,
+    Subscription,
+    UnpricedUsage,
+)
+from billing.money import Money
+from billing.periods import LAST_ANCHOR_DAY
+from billing.totals import Tax
+from metering.pages import ReadOnlyRows, TabularInline
 
 
-class AccountForm(ModelForm[Account]):
+class AccountForm(CheckedForm[Account]):
     """What a person says of an account; the rest follows from it."""
 
     class Meta:
         model = Account
-        fields = ("name", "currency", "time_zone", "tax_rate")
+        fields = (
+            "name",
+            "currency",
+            "time_zone",
+            "anchor_day",
+            "tax_rate",
+            "tax_is_inclusive",
+        )
         widgets = {
             "currency": UnfoldAdminTextInputWidget,
             "time_zone": UnfoldAdminTextInputWidget,
         }
-
-    def clean_currency(self) -> str:
-        """Return the code in capitals; the table refuses anything that is no code."""
-        currency: str = self.cleaned_data["currency"].upper()
-        if not (len(currency) == 3 and currency.isascii() and currency.isalpha()):
-            raise forms.ValidationError("Three letters, as in USD.")
-        return currency
+        help_texts = {
+            "time_zone": "An IANA name, as in Europe/Berlin: periods begin and end at midnights "
+            "there.",
+            "anchor_day": "The day of the month its periods start on. 1: calendar months.",
+            "tax_rate": "A fraction, 0.19 for 19 %.",
+            "tax_is_inclusive": "Prices contain the tax; else it comes on top.",
+        }
 
     def clean_time_zone(self) -> str:
         """Return the zone's name. Raises ValidationError when it is not an IANA one."""
@@ -41,10 +81,29 @@ class AccountForm(ModelForm[Account]):
         return time_zone
 
 
+class CycleForm(forms.Form):
+    """What an account's periods are bounded by from the next one on."""
+
+    time_zone = text_field("Time zone", "An IANA name, as in Europe/Berlin.", max_length=64)
+    anchor_day = integer_field(
+        "Anchor day", f"The day of the month its periods start on, 1 to {LAST_ANCHOR_DAY}."
+    )
+
+
+class TopUpRuleForm(forms.Form):
+    """When prepaid credit is asked for by itself."""
+
+    threshold = decimal_field(
+        "Threshold", "With less prepaid credit than this, the amount is asked for.", required=False
+    )
+    amount = decimal_field("Amount", "Leave both empty to never ask.", required=False)
+
+
 class MembershipRows(TabularInline[Membership, Account]):
     """The account's users."""
 
     model = Membership
+    hide_title = True
     extra = 0
     autocomplete_fields = ("user",)
 
@@ -53,22 +112,66 @@ class SubscriptionRows(ReadOnlyRows[Subscription, Account]):
     """The account's plans, past and present."""
 
     model = Subscription
-    fields = ("plan", "monthly_fee", "monthly_credits", "started_at", "ended_at")
+    hide_title = True
+    own_fee = money("fee", of="account")
+    own_credits = money("monthly_credits", of="account")
+    fields = (
+        "link",
+        "interval",
+        "own_fee",
+        "own_credits",
+        "started_at",
+        "expires_at",
+        "trial_ends_at",
+    )
+    readonly_fields = ("link", "own_fee", "own_credits")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Subscription]:
+        """Return the subscriptions with their plans."""
+        return super().get_queryset(request).select_related("plan", "account")
+
+    @admin.display(description="plan")
+    def link(self, subscription: Subscription) -> SafeString:
+        """Return a link to the subscription."""
+        return link_to(subscription, subscription.plan)
+
+
+class UnpricedUsageRows(UnpricedInWords, ReadOnlyRows[UnpricedUsage, Account]):
+    """Usage of the open period that no price was found for, as of the last draft."""
+
+    model = UnpricedUsage
+    hide_title = True
+    fields = ("meter", "shown_quantity", "reason", "period_start", "period_end", "noted_at")
+    readonly_fields = ("shown_quantity",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[UnpricedUsage]:
+        """Return the rows of periods that are not closed."""
+        rows = super().get_queryset(request)
+        return rows.filter(billing_period_start__gte=F("account__open_period_start"))
 
 
 class ApiKeyRows(ReadOnlyRows[ApiKey, Account]):
     """The account's keys, without the secrets."""
 
     model = ApiKey
+    hide_title = True
     fields = ("name", "prefix", "created_at", "last_used_at", "revoked_at")
 
 
 @admin.register(Account)
-class AccountAdmin(Page[Account]):
+class AccountAdmin(ServicePage[Account]):
     """Who pays."""
 
     form = AccountForm
-    list_display = ("name", "id", "currency", "time_zone", "open_period_end", "parked_reason")
+    list_display = (
+        "name",
+        "id",
+        "currency",
+        "time_zone",
+        "anchor_day",
+        "open_period_end",
+        "parked_reason",
+    )
     list_filter = (("parked_at", admin.EmptyFieldListFilter), "currency")
     search_fields = ("name", "id", "memberships__user__email", "memberships__user__username")
     readonly_fields = (
@@ -76,47 +179,173 @@ class AccountAdmin(Page[Account]):
         "opened_at",
         "open_period_start",
         "open_period_end",
+        "next_time_zone",
+        "next_anchor_day",
+        "cycle_changes_at",
+        "usage_credit",
+        "prepaid_credit",
+        "automatic_top_up",
         "parked_reason",
         "parked_at",
     )
-    inlines = (MembershipRows, SubscriptionRows, ApiKeyRows)
-    actions = ("draft_current_month", "issue_api_key", "unpark")
-
-    def get_fields(self, request: HttpRequest, obj: Account | None = None) -> tuple[str, ...]:
-        """Return the form's fields, with what the services keep once the account is open."""
-        del request
-        return (*AccountForm.Meta.fields, *(self.readonly_fields if obj else ()))
+    add_fieldsets = (
+        (None, {"fields": (("name", "currency"), ("time_zone", "anchor_day"))}),
+        ("Tax", {"fields": (("tax_rate", "tax_is_inclusive"),)}),
+    )
+    fieldsets = (
+        (None, {"fields": (("name", "currency"), ("id", "opened_at"))}),
+        ("Tax", {"fields": (("tax_rate", "tax_is_inclusive"),)}),
+        (
+            "Periods",
+            {
+                "fields": (
+                    ("time_zone", "anchor_day"),
+                    ("next_time_zone", "next_anchor_day", "cycle_changes_at"),
+                    ("open_period_start", "open_period_end"),
+                )
+            },
+        ),
+        ("Credit", {"fields": (("usage_credit", "prepaid_credit"), "automatic_top_up")}),
+        ("Parked", {"fields": (("parked_reason", "parked_at"),)}),
+    )
+    inlines = (MembershipRows, SubscriptionRows, UnpricedUsageRows, ApiKeyRows)
+    actions = ("draft_current_period", "issue_api_key", "unpark")
+    actions_detail = (
+        "preview",
+        {"title": "Change", "items": ["change_cycle", "set_top_up", "use_credit"]},
+    )
 
     def get_readonly_fields(
         self, request: HttpRequest, obj: Account | None = None
     ) -> tuple[str, ...]:
         """Return what nobody edits: of an open account also what its periods rest on."""
         del request
-        return (*self.readonly_fields, "currency", "time_zone") if obj else self.readonly_fields
+        if obj is None:
+            return self.readonly_fields
+        return (*self.readonly_fields, "currency", "time_zone", "anchor_day")
+
+    def get_inlines(self, request: HttpRequest, obj: Account | None) -> Any:
+        """Return what hangs on an account; of one that is being opened, its users."""
+        del request
+        return self.inlines if obj else (MembershipRows,)
 
     def save_model(
-        self, request: HttpRequest, obj: Account, form: ModelForm[Account], change: Any
+        self, request: HttpRequest, obj: Account, form: forms.ModelForm[Account], change: Any
     ) -> None:
         """Open the account through the service, so that metering hears of it."""
         if change:
             super().save_model(request, obj, form, change)
             return
+        said = form.cleaned_data
         opened = services.open_account(
-            account_id=obj.pk, now=datetime.now(UTC), **form.cleaned_data
+            account_id=obj.pk,
+            now=datetime.now(UTC),
+            name=said["name"],
+            currency=said["currency"],
+            time_zone=said["time_zone"],
+            anchor_day=said["anchor_day"],
+            tax=Tax(said["tax_rate"], said["tax_is_inclusive"]),
         )
         # The admin goes on with the object it made: bring that up to what was saved.
         obj.__dict__.update(opened.__dict__)
 
-    @admin.action(description="Draft the current month's invoice", permissions=["change"])
-    def draft_current_month(self, request: HttpRequest, accounts: QuerySet[Account]) -> None:
-        """Draft, or bring up to date, the invoice of the month so far."""
+    @admin.display(description="usage credit")
+    def usage_credit(self, account: Account) -> str:
+        """Return what is left of the credit that pays usage."""
+        return str(_balance(account, ~Q(grant__kind=CreditKind.PREPAID)))
+
+    @admin.display(description="prepaid credit")
+    def prepaid_credit(self, account: Account) -> str:
+        """Return what is left of the credit that pays anything."""
+        return str(_balance(account, Q(grant__kind=CreditKind.PREPAID)))
+
+    @admin.display(description="automatic top-up")
+    def automatic_top_up(self, account: Account) -> str:
+        """Return when how much is asked for."""
+        if account.top_up_threshold is None:
+            return MISSING
+        amount = money_text(account.top_up_amount, account.currency)
+        return f"{amount} below {money_text(account.top_up_threshold, account.currency)}"
+
+    @button("Preview the period", right="billing.view_account")
+    def preview(self, request: HttpRequest, account: Account) -> HttpResponse:
+        """Show what the period comes to so far."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Current period of {account}",
+            "opts": self.opts,
+            "account": account,
+            **preview_context(account, now=datetime.now(UTC)),
+        }
+        return TemplateResponse(request, "admin/billing/preview.html", context)
+
+    @button("Change zone or anchor day", right="billing.change_account")
+    def change_cycle(self, request: HttpRequest, account: Account) -> HttpResponse:
+        """Let another zone or anchor day bound the periods, from the next one on."""
+        now = datetime.now(UTC)
+        ends_at = period_containing(account, now).end
+        zone = account.next_time_zone or account.time_zone
+        question = Question(
+            title=f"Zone and anchor day of {account}",
+            text=f"They take effect at {ends_at:%Y-%m-%d %H:%M} UTC, where the current period "
+            "ends. Ask for what holds now to take a change back that waits.",
+            yes="Change them",
+            form_class=CycleForm,
+            initial={
+                "time_zone": zone,
+                "anchor_day": account.next_anchor_day or account.anchor_day,
+            },
+        )
+
+        def change(said: Mapping[str, Any]) -> str:
+            changed = services.change_cycle(
+                account.pk, now=now, time_zone=said["time_zone"], anchor_day=said["anchor_day"]
+            )
+            if changed.cycle_changes_at is None:
+                return "Zone and anchor day stay as they are."
+            return f"The change takes effect at {changed.cycle_changes_at:%Y-%m-%d %H:%M} UTC."
+
+        return ask(self, request, account, question, change)
+
+    @button("Automatic top-up", right="billing.change_account")
+    def set_top_up(self, request: HttpRequest, account: Account) -> HttpResponse:
+        """Say when prepaid credit is asked for by itself."""
+        question = Question(
+            title=f"Automatic top-up of {account}",
+            text=f"Prepaid credit is asked for, in {account.currency}, whenever little is left.",
+            yes="Save",
+            form_class=TopUpRuleForm,
+            initial={"threshold": account.top_up_threshold, "amount": account.top_up_amount},
+        )
+
+        def change(said: Mapping[str, Any]) -> str:
+            changed = services.set_automatic_top_up(
+                account.pk, threshold=said["threshold"], amount=said["amount"]
+            )
+            return f"Automatic top-up: {self.automatic_top_up(changed)}."
+
+        return ask(self, request, account, question, change)
+
+    @button("Use credit by hand", right="billing.add_creditentry")
+    def use_credit(self, request: HttpRequest, account: Account) -> HttpResponse:
+        """Use credit for something that is on no invoice of ours."""
+        question = Question(
+            title=f"Use credit of {account}",
+            text="For something that is on no invoice of ours. Credit that pays the current "
+            "period's usage goes first, then prepaid credit.",
+            yes="Use the credit",
+            form_class=UseCreditForm,
+        )
+        return ask(self, request, account, question, partial(_use_credit, request, account))
+
+    @admin.action(description="Draft the current period's invoice", permissions=["change"])
+    def draft_current_period(self, request: HttpRequest, accounts: QuerySet[Account]) -> None:
+        """Draft, or bring up to date, the invoice of the period so far."""
         now = datetime.now(UTC)
         for account in accounts:
-            invoice = services.draft_current_month(account.pk, now=now)
-            self.message_user(
-                request,
-                f"{account}: {invoice.total_amount.normalize():f} {invoice.currency} so far.",
-            )
+            invoice = services.draft_current_period(account.pk, now=now)
+            total = money_text(invoice.total_amount, invoice.currency)
+            self.message_user(request, f"{account}: {total} so far.")
 
     @admin.action(description="Issue an API key", permissions=["change"])
     def issue_api_key(self, request: HttpRequest, accounts: QuerySet[Account]) -> TemplateResponse:
@@ -147,25 +376,16 @@ class AccountAdmin(Page[Account]):
         self.message_user(request, "The next sweep tries again.", messages.SUCCESS)
 
 
-@admin.register(ApiKey)
-class ApiKeyAdmin(ReadOnlyPage[ApiKey]):
-    """Customers' keys. They are issued from the account's list."""
+def _balance(account: Account, kinds: Q) -> Money:
+    entries = CreditEntry.objects.filter(kinds, grant__account=account)
+    left: Decimal | None = entries.aggregate(left=Sum("amount"))["left"]
+    return Money(left or Decimal(0), account.currency)
 
-    list_display = ("name", "prefix", "account", "created_at", "last_used_at", "revoked_at")
-    list_filter = (("revoked_at", admin.EmptyFieldListFilter),)
-    list_select_related = ("account",)
-    search_fields = ("name", "prefix", "account__name")
-    exclude = ("key_hash",)
-    actions = ("revoke",)
 
-    @admin.action(description="Revoke", permissions=["revoke"])
-    def revoke(self, request: HttpRequest, api_keys: QuerySet[ApiKey]) -> None:
-        """Refuse the keys from now on."""
-        now = datetime.now(UTC)
-        for api_key in api_keys:
-            services.revoke_api_key(api_key.pk, now=now)
-        self.message_user(request, "Revoked.", messages.SUCCESS)
-
-    def has_revoke_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user's own rights let them change keys."""
-        return request.user.has_perm("billing.change_apikey")
+def _use_credit(request: HttpRequest, account: Account, said: Mapping[str, Any]) -> str:
+    by = services.ByHand(
+        reason=said["reason"], reference=said["reference"], user_id=request.user.pk
+    )
+    draws = services.use_credit(account.pk, said["amount"], by=by, now=datetime.now(UTC))
+    parts = ", ".join(f"{drawn.amount} of {drawn.kind} credit" for drawn in draws)
+    return f"Used: {parts}."

@@ -1,51 +1,249 @@
 from __future__ import annotations
 
-from django.contrib import admin
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
+from django import forms
+from django.contrib import admin
+from django.db.models import Q, QuerySet, Sum
+from django.http import HttpRequest, HttpResponse
+
+from billing import services
+from billing.admin.asking import (
+    CheckedForm,
+    Question,
+    ServicePage,
+    ask,
+    ask_for_each,
+    button,
+    choice_field,
+    decimal_field,
+    integer_field,
+    money,
+    text_field,
+    time_field,
+)
+from billing.credits import CreditKind
 from billing.models import CreditEntry, CreditGrant
 from metering.pages import ReadOnlyPage, ReadOnlyRows
+
+BY_HAND = [(kind.value, kind.value) for kind in (CreditKind.PROMOTIONAL, CreditKind.PREPAID)]
+
+
+class RevokeForm(forms.Form):
+    """Why credit is taken back."""
+
+    reason = text_field("Reason")
+
+
+class UseCreditForm(forms.Form):
+    """What credit is used for, by hand."""
+
+    amount = decimal_field("Amount", "In the account's currency.")
+    reference = text_field(
+        "Reference", "Your own name for it; under it the credit is used once.", max_length=100
+    )
+    reason = text_field("Reason", "What it pays for.")
+
+
+class CreditGrantForm(CheckedForm[CreditGrant]):
+    """Credit that somebody gives."""
+
+    kind = choice_field(
+        "Kind", BY_HAND, "Promotional credit pays usage only; prepaid credit is money received."
+    )
+    amount = decimal_field("Amount", "In the account's currency.")
+    reason = text_field("Reason", "What it is for.")
+    reference = text_field(
+        "Reference", "Your own name for it; under it the credit is granted once.", max_length=100
+    )
+    effective_at = time_field("Effective at", "In UTC. Empty: now.", required=False)
+    expires_at = time_field("Expires at", "In UTC. Empty: never.", required=False)
+    priority = integer_field("Priority", "The lower is used first, inside its kind.", initial=0)
+
+    # The service finds the grant of a reference, so that saving twice grants once.
+    unchecked = frozenset({"reference"})
+
+    class Meta:
+        model = CreditGrant
+        fields = (
+            "account",
+            "kind",
+            "reason",
+            "reference",
+            "effective_at",
+            "expires_at",
+            "priority",
+        )
 
 
 class CreditEntryRows(ReadOnlyRows[CreditEntry, CreditGrant]):
     """What became of a grant."""
 
     model = CreditEntry
-    fields = ("kind", "amount", "invoice", "recorded_at")
+    hide_title = True
+    shown_amount = money("amount", of="grant.account")
+    fields = (
+        "recorded_at",
+        "kind",
+        "shown_amount",
+        "invoice",
+        "reference",
+        "reason",
+        "recorded_by",
+    )
+    readonly_fields = ("shown_amount", "recorded_by")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[CreditEntry]:
+        """Return the entries with what they name."""
+        rows = super().get_queryset(request)
+        return rows.select_related("grant__account", "invoice", "recorded_by")
+
+
+REVOKE = Question(
+    title="Revoke credit",
+    text="What is left of the credit is taken back. What was used stays used.",
+    yes="Revoke",
+    form_class=RevokeForm,
+)
 
 
 @admin.register(CreditGrant)
-class CreditGrantAdmin(ReadOnlyPage[CreditGrant]):
-    """Credits that came with a plan, by period."""
+class CreditGrantAdmin(ServicePage[CreditGrant]):
+    """Credit that accounts were given, and what is left of it. Adding a row grants credit."""
 
-    list_display = ("account", "plan", "period_start", "period_end")
-    list_filter = ("subscription__plan",)
-    list_select_related = ("subscription__account", "subscription__plan")
-    search_fields = ("subscription__account__name", "subscription__account__id")
-    date_hierarchy = "period_start"
+    form = CreditGrantForm
+    granted_amount = money("granted", of="account")
+    left = money("balance", of="account")
+    list_display = (
+        "account",
+        "kind",
+        "granted_amount",
+        "left",
+        "effective_at",
+        "expires_at",
+        "priority",
+        "reason",
+        "granted_by",
+    )
+    list_filter = ("kind", ("expires_at", admin.EmptyFieldListFilter), "subscription__plan")
+    list_select_related = ("account", "granted_by")
+    search_fields = ("account__name", "account__id", "reference", "reason")
+    autocomplete_fields = ("account",)
+    date_hierarchy = "effective_at"
     inlines = (CreditEntryRows,)
+    actions = ("revoke_chosen",)
+    actions_detail = ("revoke",)
+    add_fieldsets = (
+        (None, {"fields": ("account", ("kind", "amount"), ("reason", "reference"))}),
+        ("When it may be used", {"fields": (("effective_at", "expires_at"), "priority")}),
+    )
+    fieldsets = (
+        (None, {"fields": (("account", "kind"), ("granted_amount", "left"))}),
+        ("Why", {"fields": (("reason", "reference"), ("granted_by", "granted_at"))}),
+        ("When it may be used", {"fields": (("effective_at", "expires_at"), "priority")}),
+        ("With a plan", {"fields": ("subscription", ("period_start", "period_end"))}),
+    )
+    readonly_fields = ("granted_amount", "left", "granted_by")
 
-    @admin.display(ordering="subscription__account__name")
-    def account(self, grant: CreditGrant) -> str:
-        """Return whose credit it is."""
-        return grant.subscription.account.name
+    def get_queryset(self, request: HttpRequest) -> QuerySet[CreditGrant]:
+        """Return the grants with what was granted and what is left."""
+        return (
+            super()
+            .get_queryset(request)
+            .annotate(
+                granted=Sum("entries__amount", filter=Q(entries__kind="grant")),
+                balance=Sum("entries__amount"),
+            )
+        )
 
-    @admin.display(ordering="subscription__plan__name")
-    def plan(self, grant: CreditGrant) -> str:
-        """Return the plan it came with."""
-        return grant.subscription.plan.name
+    def get_inlines(self, request: HttpRequest, obj: CreditGrant | None) -> Any:
+        """Return what became of a grant, once there is one."""
+        del request
+        return self.inlines if obj else ()
+
+    def has_change_permission(self, request: HttpRequest, obj: CreditGrant | None = None) -> bool:
+        """Return that nobody changes a grant: it is revoked, and another is given."""
+        del request, obj
+        return False
+
+    def has_write_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user's own rights let them revoke credit."""
+        return request.user.has_perm("billing.change_creditgrant")
+
+    def save_model(
+        self,
+        request: HttpRequest,
+        obj: CreditGrant,
+        form: forms.ModelForm[CreditGrant],
+        change: Any,
+    ) -> None:
+        """Grant the credit through the service."""
+        del change
+        said = form.cleaned_data
+        gift = services.Gift(
+            kind=CreditKind(said["kind"]),
+            amount=said["amount"],
+            reason=said["reason"],
+            reference=said["reference"],
+            effective_at=said["effective_at"],
+            expires_at=said["expires_at"],
+            priority=said["priority"],
+        )
+        granted = services.grant_credit(
+            obj.account_id, gift, now=datetime.now(UTC), granted_by_id=request.user.pk
+        )
+        # The admin goes on with the object it made: bring that up to what was saved.
+        obj.__dict__.update(granted.__dict__)
+
+    @button("Revoke", right="billing.change_creditgrant")
+    def revoke(self, request: HttpRequest, grant: CreditGrant) -> HttpResponse:
+        """Take back what is left."""
+        return ask(self, request, grant, REVOKE, partial(_revoke, request, grant))
+
+    @admin.action(description="Revoke", permissions=["write"])
+    def revoke_chosen(
+        self, request: HttpRequest, grants: QuerySet[CreditGrant]
+    ) -> HttpResponse | None:
+        """Take back what is left of the chosen ones."""
+        return ask_for_each(self, request, grants, REVOKE, partial(_revoke, request))
+
+
+def _revoke(request: HttpRequest, grant: CreditGrant, said: Mapping[str, Any]) -> str:
+    by = services.ByHand(reason=said["reason"], user_id=request.user.pk)
+    services.revoke_credit(grant.pk, by=by, now=datetime.now(UTC))
+    return "What was left is taken back."
 
 
 @admin.register(CreditEntry)
 class CreditEntryAdmin(ReadOnlyPage[CreditEntry]):
     """The credit ledger."""
 
-    list_display = ("recorded_at", "account", "kind", "amount", "invoice")
-    list_filter = ("kind",)
-    list_select_related = ("grant__subscription__account", "invoice")
-    search_fields = ("grant__subscription__account__name", "invoice__number")
+    own_amount = money("amount", of="grant.account")
+    list_display = (
+        "recorded_at",
+        "account",
+        "credit",
+        "kind",
+        "own_amount",
+        "invoice",
+        "reference",
+        "reason",
+        "recorded_by",
+    )
+    list_filter = ("kind", "grant__kind")
+    list_select_related = ("grant__account", "invoice", "recorded_by")
+    search_fields = ("grant__account__name", "invoice__number", "reference")
     date_hierarchy = "recorded_at"
 
-    @admin.display(ordering="grant__subscription__account__name")
+    @admin.display(ordering="grant__account__name")
     def account(self, entry: CreditEntry) -> str:
         """Return whose ledger it is."""
-        return entry.grant.subscription.account.name
+        return entry.grant.account.name
+
+    @admin.display(ordering="grant__kind")
+    def credit(self, entry: CreditEntry) -> str:
+        """Return the kind of credit."""
+        return entry.grant.get_kind_display()

@@ -6,10 +6,22 @@ from datetime import UTC, datetime
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
 
 from billing import services
-from billing.models import Invoice, InvoiceLine
+from billing.admin.asking import MISSING, money, price_text
+from billing.charges import PartKind
+from billing.models import (
+    CreditEntry,
+    Invoice,
+    InvoiceDiscount,
+    InvoiceLine,
+    InvoiceLinePart,
+    UnpricedUsage,
+)
 from billing.rating import decimal_text
+from metering.meters import UNITS, Meter
 from metering.pages import ReadOnlyPage, ReadOnlyRows
 
 REFUSALS = (
@@ -18,50 +30,182 @@ REFUSALS = (
     services.UsageNotConservedError,
     services.UsageUnpricedError,
 )
+_LIMITS = (PartKind.MINIMUM, PartKind.MAXIMUM)
+
+
+def part_text(part: InvoiceLinePart) -> str:
+    """Return how a part of a line's cost came about, in words."""
+    name = f"{part.kind.replace('_', ' ')}, tier {part.tier}" if part.tier else part.kind
+    if part.kind in _LIMITS:
+        return f"{name} {price_text(part.unit_price)}"
+    if part.kind == PartKind.FREE:
+        return f"{name}: {decimal_text(part.exact_quantity)}"
+    return f"{name}: {decimal_text(part.exact_quantity)} × {price_text(part.unit_price)}"
 
 
 class InvoiceLineRows(ReadOnlyRows[InvoiceLine, Invoice]):
     """What the invoice is for."""
 
     model = InvoiceLine
+    hide_title = True
+    own_amount = money("amount", of="invoice")
+    own_discount = money("discount", of="invoice")
     fields = (
         "description",
         "shown_quantity",
         "unit",
-        "unit_price",
-        "amount",
+        "shown_price",
+        "how",
+        "own_amount",
+        "own_discount",
         "period_start",
         "period_end",
     )
-    readonly_fields = ("shown_quantity",)
+    readonly_fields = ("shown_quantity", "shown_price", "how", "own_amount", "own_discount")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[InvoiceLine]:
+        """Return the lines with their parts."""
+        return super().get_queryset(request).select_related("invoice").prefetch_related("parts")
 
     @admin.display(description="Quantity")
     def shown_quantity(self, line: InvoiceLine) -> str:
         """Return the quantity in the unit of the price."""
         return decimal_text(line.exact_quantity)
 
+    @admin.display(description="Unit price")
+    def shown_price(self, line: InvoiceLine) -> str:
+        """Return the price of one unit, or how the line is charged."""
+        return (
+            price_text(line.unit_price)
+            if line.unit_price is not None
+            else str(line.get_charge_display())
+        )
+
+    @admin.display(description="How it came about")
+    def how(self, line: InvoiceLine) -> SafeString | str:
+        """Return the parts of the line's cost, a line each."""
+        texts = ((part_text(part),) for part in line.parts.all())
+        return format_html_join("", "<div>{}</div>", texts) or MISSING
+
+
+class InvoiceDiscountRows(ReadOnlyRows[InvoiceDiscount, Invoice]):
+    """What the discounts took off, in order."""
+
+    model = InvoiceDiscount
+    hide_title = True
+    own_base = money("base_amount", of="invoice", description="of")
+    own_fixed = money("fixed_amount", of="invoice")
+    own_amount = money("amount", of="invoice")
+    fields = ("position", "name", "base", "own_base", "shown_percent", "own_fixed", "own_amount")
+    readonly_fields = ("own_base", "shown_percent", "own_fixed", "own_amount")
+    verbose_name_plural = "applied discounts"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[InvoiceDiscount]:
+        """Return the discounts with their invoice's currency."""
+        return super().get_queryset(request).select_related("invoice")
+
+    @admin.display(description="Percent")
+    def shown_percent(self, discount: InvoiceDiscount) -> str:
+        """Return the percentage."""
+        return f"{price_text(discount.percent)} %"
+
+
+class InvoiceCreditRows(ReadOnlyRows[CreditEntry, Invoice]):
+    """The credit that paid it."""
+
+    model = CreditEntry
+    hide_title = True
+    own_amount = money("amount", of="grant.account")
+    fields = ("recorded_at", "grant", "kind", "own_amount")
+    readonly_fields = ("own_amount",)
+    verbose_name_plural = "credit used"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[CreditEntry]:
+        """Return the entries with their grants."""
+        return super().get_queryset(request).select_related("grant__account")
+
 
 @admin.register(Invoice)
 class InvoiceAdmin(ReadOnlyPage[Invoice]):
     """Invoices. Their figures come from the services; a person says when."""
 
+    own_subscription_fee = money("subscription_fee")
+    own_usage_fee = money("usage_fee")
+    own_discounts = money("discounts")
+    own_credits_used = money("credits_used")
+    own_adjustments = money("adjustments")
+    own_tax = money("tax")
+    own_credited = money("credited")
+    own_total_amount = money("total_amount")
+    own_prepaid_used = money("prepaid_used")
+    own_amount_due = money("amount_due")
     list_display = (
         "__str__",
         "account",
+        "kind",
         "status",
         "period_start",
-        "usage_fee",
-        "credits_used",
-        "total_amount",
-        "currency",
+        "own_usage_fee",
+        "own_discounts",
+        "own_credits_used",
+        "own_total_amount",
+        "own_amount_due",
         "waiting_for",
     )
-    list_filter = ("status", "currency", ("finalised_at", admin.EmptyFieldListFilter))
+    list_filter = ("kind", "status", "currency", ("finalised_at", admin.EmptyFieldListFilter))
     list_select_related = ("account",)
     search_fields = ("number", "account__name", "account__id")
     date_hierarchy = "period_start"
-    inlines = (InvoiceLineRows,)
+    inlines = (InvoiceLineRows, InvoiceDiscountRows, InvoiceCreditRows)
     actions = ("draft_again", "finalise")
+    fieldsets = (
+        (
+            None,
+            {
+                "fields": (
+                    ("account", "number"),
+                    ("kind", "status"),
+                    ("period_start", "period_end"),
+                    "waiting_for",
+                )
+            },
+        ),
+        (
+            "Figures",
+            {
+                "fields": (
+                    ("own_subscription_fee", "own_usage_fee"),
+                    ("own_discounts", "own_credits_used"),
+                    ("own_adjustments", "own_credited"),
+                    ("own_tax", "tax_rate"),
+                    ("tax_is_inclusive", "own_total_amount"),
+                    ("own_prepaid_used", "own_amount_due"),
+                )
+            },
+        ),
+        (
+            "Times",
+            {
+                "fields": (
+                    ("drafted_at", "computed_at"),
+                    ("finalise_after", "tried_at"),
+                    ("finalised_at", "paid_at"),
+                )
+            },
+        ),
+    )
+    readonly_fields = (
+        "own_subscription_fee",
+        "own_usage_fee",
+        "own_discounts",
+        "own_credits_used",
+        "own_adjustments",
+        "own_tax",
+        "own_credited",
+        "own_total_amount",
+        "own_prepaid_used",
+        "own_amount_due",
+    )
 
     @admin.action(description="Bring drafts up to date", permissions=["write"])
     def draft_again(self, request: HttpRequest, invoices: QuerySet[Invoice]) -> None:
@@ -103,3 +247,33 @@ class InvoiceAdmin(ReadOnlyPage[Invoice]):
             else:
                 state = written.get_status_display() if written else "nothing to invoice"
                 self.message_user(request, f"{name}: {state}", messages.SUCCESS)
+
+
+class UnpricedInWords:
+    """The columns of unpriced usage."""
+
+    @admin.display(description="quantity")
+    def shown_quantity(self, row: UnpricedUsage) -> str:
+        """Return the quantity with its unit."""
+        return f"{decimal_text(row.exact_quantity)} {UNITS[Meter(row.meter)].shown}"
+
+
+@admin.register(UnpricedUsage)
+class UnpricedUsageAdmin(UnpricedInWords, ReadOnlyPage[UnpricedUsage]):
+    """Usage that no price was found for, as of the last look."""
+
+    list_display = (
+        "account",
+        "meter",
+        "shown_quantity",
+        "reason",
+        "period_start",
+        "period_end",
+        "billing_period_start",
+        "noted_at",
+    )
+    list_filter = ("reason", "meter")
+    list_select_related = ("account",)
+    search_fields = ("account__name", "account__id")
+    date_hierarchy = "billing_period_start"
+    readonly_fields = ("shown_quantity",)

@@ -7,8 +7,13 @@ import pytest
 
 READERS_OF_THE_CLOCK = (
     "billing.admin.accounts",
+    "billing.admin.api_keys",
+    "billing.admin.credits",
     "billing.admin.invoices",
-    "billing.admin.plans",
+    "billing.admin.price_books",
+    "billing.admin.prices",
+    "billing.admin.subscriptions",
+    "billing.admin.top_ups",
     "billing.authentication",
     "billing.tasks",
     "billing.views",
