@@ -313,6 +313,12 @@ def _end(account: Account, subscription: Subscription, *, at: datetime, now: dat
             f"The account is on {subscription.plan} from {subscription.started_at} on, "
             f"which is not before {at}."
         )
+    if subscription.interval == Interval.ANNUAL and at <= account.open_period_start:
+        # What is unused of the year is given back in the period that it ends in.
+        raise SubscriptionRefusedError(
+            f"The year on {subscription.plan} cannot end at {at}: that period is closed. "
+            f"Let it end after {account.open_period_start}."
+        )
     subscription.expires_at = at
     subscription.save(update_fields=["expires_at", "ends_period"])
     # A later end may be taken back yet; finalising revokes what it leaves unearned.

@@ -235,6 +235,14 @@ def test_a_year_is_paid_where_it_starts_and_an_upgrade_gives_back_what_is_unused
     ]
 
 
+def test_a_year_does_not_end_on_the_edge_of_a_closed_period() -> None:
+    account = open_account()
+    services.subscribe(account.pk, plan_code="professional", now=OPENED, interval=Interval.ANNUAL)
+    bill(account, MAY)
+    with pytest.raises(services.SubscriptionRefusedError, match="that period is closed"):
+        services.subscribe(account.pk, plan_code="team", now=JUNE.start)
+
+
 def test_annual_billing_ends_with_its_year() -> None:
     account = open_account()
     services.subscribe(account.pk, plan_code="team", now=NOON, interval=Interval.ANNUAL)
