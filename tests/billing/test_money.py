@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.money import MOST_DECIMALS, CurrencyMismatchError, Money, decimals_of
+from tests.billing.test_rating import page_rows
 
 fractions = st.fractions(min_value=-(10**9), max_value=10**9)
 
@@ -104,6 +105,17 @@ def test_sums_of_very_large_amounts_keep_every_cent() -> None:
     assert (-(large + cent)).text == f"-{10**30}.01"
     assert Money.total([cent, large, -large], "USD") == cent
     assert [part.text for part in (large + cent).split([1])] == [f"{10**30}.01"]
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "weights", "parts"),
+    page_rows("| amount | currency | weights | parts |"),
+)
+def test_the_pages_amounts_are_split_as_it_says(
+    amount: str, currency: str, weights: str, parts: str
+) -> None:
+    found = Money(Decimal(amount), currency).split([int(w) for w in weights.split("; ")])
+    assert "; ".join(part.text for part in found) == parts
 
 
 @pytest.mark.parametrize(

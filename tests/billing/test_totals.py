@@ -6,15 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.money import Money
 from billing.totals import InvoiceTotals, NegativeTotalError, Tax, add_up
+from tests.billing.periods import dollars
+from tests.billing.test_rating import page_rows
 
 cents = st.integers(0, 10**8).map(lambda count: Decimal(count).scaleb(-2))
 rates = st.integers(0, 99_999).map(lambda count: Decimal(count).scaleb(-5))
-
-
-def dollars(text: str | Decimal) -> Money:
-    return Money(Decimal(text), "USD")
 
 
 def totals(  # one argument a figure
@@ -35,6 +32,27 @@ def totals(  # one argument a figure
         tax=tax or Tax(),
         prepaid_available=dollars(prepaid),
     )
+
+
+@pytest.mark.parametrize(
+    "row",
+    page_rows(
+        "| fees | usage | adjustments | tax rate | prepaid held "
+        "| tax | total | prepaid used | due | credited |"
+    ),
+)
+def test_the_pages_totals_are_what_it_says(row: list[str]) -> None:
+    fee, usage, adjustments, rate, prepaid, *figures = row
+    rate, _, where = rate.partition(" ")
+    tax = Tax(Decimal(rate), is_inclusive=where == "inside")
+    found = totals(fee, usage, adjustments=adjustments, tax=tax, prepaid=prepaid)
+    assert figures == [
+        found.tax.text,
+        found.total_amount.text,
+        found.prepaid_used.text,
+        found.amount_due.text,
+        found.credited.text,
+    ]
 
 
 @pytest.mark.parametrize(
