@@ -71,7 +71,8 @@ def attribute_cost(
                 f"{line.meter} in {part.period}: the parts are {sum(shared.values())}, "
                 f"the whole is {total}."
             )
+        cost_of_one = line.cost / line.quantity
         for key, quantity in shared.items():
             if quantity:
-                by_key[key][line.meter] += line.cost * quantity / line.quantity
+                by_key[key][line.meter] += cost_of_one * quantity
     return AttributedCost({key: dict(costs) for key, costs in by_key.items()}, without_usage)

@@ -122,7 +122,7 @@ def _cost_by(
         costs=by_cost[:MOST_KEYS],
         others=_together(by_cost[MOST_KEYS:]),
         without_usage=shares.without_usage,
-        raw_cost=shares.raw_cost,
+        raw_cost=sum((cost.cost for cost in by_cost), start=shares.without_usage),
     )
 
 
@@ -154,16 +154,18 @@ def _cost_in(
 
 
 def _total(costs: Iterable[AttributedCost[K]]) -> AttributedCost[K]:
-    by_key: defaultdict[K, defaultdict[Meter, Fraction]] = defaultdict(
-        lambda: defaultdict(Fraction)
-    )
+    by_key: dict[K, dict[Meter, Fraction]] = {}
     without_usage = Fraction(0)
     for cost in costs:
         without_usage += cost.without_usage
-        for key, by_meter in cost.by_key.items():
-            for meter, share in by_meter.items():
-                by_key[key][meter] += share
-    return AttributedCost({key: dict(shares) for key, shares in by_key.items()}, without_usage)
+        for key, shares in cost.by_key.items():
+            # Most sandboxes live in one billing period only, and have nothing to add.
+            if (known := by_key.get(key)) is None:
+                by_key[key] = dict(shares)
+                continue
+            for meter, share in shares.items():
+                known[meter] = known.get(meter, Fraction(0)) + share
+    return AttributedCost(by_key, without_usage)
 
 
 def _largest_first(shares: AttributedCost[K]) -> list[KeyCost[K]]:

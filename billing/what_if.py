@@ -9,9 +9,10 @@ invoice asks for it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache, partial
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
@@ -176,14 +177,16 @@ def compare(account: Account, question: Question) -> Comparison | None:
         if not left_out and not any(span.usage for terms in own for span in terms.facts.usage):
             return None
         as_it_is = state_in_turn(own)
+        # Most plans share a price book.
+        usage_at = cache(partial(_usage_at, account))
         plans = {
-            plan.code: _outcome(account, _under(account, own, plan, None), as_it_is)
+            plan.code: _outcome(account, _under(account, own, usage_at, plan), as_it_is)
             for plan in question.offered
             if plan.currency == account.currency
         }
         other = None
         if question.price_book or (question.plan and question.plan.currency == account.currency):
-            terms = _under(account, own, question.plan, question.price_book)
+            terms = _under(account, own, usage_at, question.plan, question.price_book)
             other = _outcome(account, terms, as_it_is)
     return Comparison(
         account_id=account.pk,
@@ -300,7 +303,11 @@ def _is_kept(rating: Rating, invoiced: Mapping[Meter, int]) -> bool:
 
 
 def _under(
-    account: Account, own: Sequence[Terms], plan: Plan | None, book: PriceBook | None
+    account: Account,
+    own: Sequence[Terms],
+    usage_at: Callable[[Period, int], tuple[PricedUsage, ...]],
+    plan: Plan | None,
+    book: PriceBook | None = None,
 ) -> list[Terms]:
     """Return the periods on a plan from start to end, at a book's prices, or both.
 
@@ -311,7 +318,7 @@ def _under(
     for terms in own:
         facts, rollover = terms.facts, terms.rollover
         if book_id is not None:
-            facts = replace(facts, usage=_usage_at(account, facts.period, book_id))
+            facts = replace(facts, usage=usage_at(facts.period, book_id))
         if plan and plan.monthly_fee is not None:
             subscription = Subscribed(
                 plan=plan.name,
