@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from django.http import HttpRequest, HttpResponse
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -40,7 +40,7 @@ _REGISTRY = CollectorRegistry()
 _REGISTRY.register(UnpricedUsage())
 
 
-@require_GET
+@require_safe
 def metrics(_request: HttpRequest) -> HttpResponse:
     """Return the metrics in the text format of Prometheus."""
     return HttpResponse(generate_latest(_REGISTRY), content_type=CONTENT_TYPE_LATEST)

@@ -57,3 +57,4 @@ def test_a_scrape_needs_no_login_and_names_no_account(
 
 def test_metrics_can_only_be_read() -> None:
     assert Client().post("/metrics").status_code == 405
+    assert Client().head("/metrics").status_code == 200
