@@ -172,17 +172,18 @@ def test_what_cannot_be_split_is_refused(
         Money(Decimal(amount), currency).split(weights)
 
 
-weights = st.lists(st.fractions(min_value=0, max_value=10**6), min_size=1, max_size=8)
+weights = st.lists(st.integers(0, 10**6), min_size=1, max_size=8)
 currencies = st.sampled_from(["JPY", "USD", "KWD", "CLF"])
 
 
-@given(st.integers(-(10**32), 10**32), currencies, weights)
+@given(st.integers(0, 10**32), currencies, weights)
 def test_parts_sum_to_the_whole_and_are_within_a_unit_of_their_share(
-    units: int, currency: str, weights: list[Fraction]
+    units: int, currency: str, weights: list[int]
 ) -> None:
     whole = Money.of_minor_units(units, currency)
     parts = whole.split(weights)
     assert Money.total(parts, currency) == whole
+    assert (-whole).split(weights) == [-part for part in parts]
     unit = Fraction(Money.of_minor_units(1, currency).amount)
     if total := sum(weights):
         for part, weight in zip(parts, weights, strict=True):
@@ -190,11 +191,3 @@ def test_parts_sum_to_the_whole_and_are_within_a_unit_of_their_share(
             assert weight or not part
     else:
         assert max(parts).amount - min(parts).amount <= unit
-
-
-@given(st.integers(0, 10**12), currencies, weights)
-def test_a_negative_amount_is_split_as_the_positive_one(
-    units: int, currency: str, weights: list[Fraction]
-) -> None:
-    whole = Money.of_minor_units(units, currency)
-    assert (-whole).split(weights) == [-part for part in whole.split(weights)]
