@@ -13,6 +13,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import unquote
+from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -79,7 +80,7 @@ def ask(
             page.log_change(request, row, f"{question.yes}. {done}")
             messages.success(request, done)
             return HttpResponseRedirect(back)
-    return _question_page(page, request, question, form, back=back)
+    return _question_page(page, request, question, form, back=back, names=[str(row)])
 
 
 def ask_for_each(
@@ -262,14 +263,19 @@ def time_field(label: str, help_text: str = "", **options: Any) -> forms.SplitDa
 
 
 def row_field(label: str, rows: Any, help_text: str = "", **options: Any) -> Any:
-    """Return a field that chooses one of `rows`."""
+    """Return a field that chooses one of a few rows."""
+    widget = options.pop("widget", UnfoldAdminSelectWidget)
     return forms.ModelChoiceField(
-        label=label,
-        queryset=rows,
-        help_text=help_text,
-        widget=UnfoldAdminSelectWidget,
-        **options,
+        label=label, queryset=rows, help_text=help_text, widget=widget, **options
     )
+
+
+def searched_row_field(
+    label: str, rows: Any, column: Any, help_text: str = "", **options: Any
+) -> Any:
+    """Return a field that searches one of many rows, as for the foreign key `column`."""
+    widget = AutocompleteSelect(column.field, admin.site)
+    return row_field(label, rows, help_text, widget=widget, **options)
 
 
 def choice_field(label: str, choices: Any, help_text: str = "", **options: Any) -> Any:

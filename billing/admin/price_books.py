@@ -18,7 +18,7 @@ from billing.admin.asking import (
     ask,
     button,
     link_to,
-    row_field,
+    searched_row_field,
     text_field,
     time_field,
 )
@@ -30,7 +30,7 @@ from metering.pages import Page, ReadOnlyRows
 class OwnBookForm(forms.Form):
     """Whose own book a copy becomes."""
 
-    account = row_field("Account", Account.objects.all())
+    account = searched_row_field("Account", Account.objects.all(), PriceBook.account)
     name = text_field("Name", max_length=100)
     code = text_field("Code", "Letters, digits and hyphens; no other book may have it.")
 
@@ -158,6 +158,17 @@ class PriceBookVersionForm(CheckedForm[PriceBookVersion]):
 
     also_checked = frozenset({"book", "effective_from"})
 
+    def clean_effective_from(self) -> datetime:
+        """Return the start. Raises ValidationError where it would give the past other prices."""
+        effective_from: datetime = self.cleaned_data["effective_from"]
+        book, now = self.cleaned_data.get("book"), datetime.now(UTC)
+        if book and is_settled(PriceBookVersion(book=book, effective_from=effective_from), now):
+            raise forms.ValidationError(
+                "The book is in use, and this time is over. Use a time ahead, or Start a new "
+                "version on the book's page, which brings its prices along."
+            )
+        return effective_from
+
     def clean_effective_to(self) -> datetime | None:
         """Return the end. Raises ValidationError when it would change what held already."""
         effective_to: datetime | None = self.cleaned_data["effective_to"]
@@ -180,7 +191,7 @@ class PriceBookVersionAdmin(Page[PriceBookVersion]):
     list_select_related = ("book",)
     search_fields = ("book__name",)
     date_hierarchy = "effective_from"
-    fieldsets = ((None, {"fields": ("book", ("effective_from", "effective_to"))}),)
+    fieldsets = ((None, {"fields": ("book", "effective_from", "effective_to")}),)
     inlines = (PriceRows,)
     actions_detail = ("add_price",)
 

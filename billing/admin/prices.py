@@ -195,12 +195,16 @@ class PriceForm(CheckedForm[Price]):
 
     also_checked = frozenset({"version"})
 
-    def clean_version(self) -> PriceBookVersion:
-        """Return the version. Raises ValidationError when its prices have to stay."""
-        version: PriceBookVersion = self.cleaned_data["version"]
-        if is_settled(version, datetime.now(UTC)):
-            raise forms.ValidationError(f"{version} is in force. {STAYS}")
-        return version
+    def clean(self) -> dict[str, Any] | None:
+        """Refuse a new price in a version whose prices have to stay."""
+        cleaned = super().clean() or self.cleaned_data
+        version: PriceBookVersion | None = cleaned.get("version")
+        if version and is_settled(version, datetime.now(UTC)):
+            # What a currency lacks was a mistake: no usage of it was invoiced yet.
+            meters = version.prices.filter(meter=cleaned.get("meter"))
+            if not meters.exists() or meters.filter(currency=cleaned.get("currency")).exists():
+                self.add_error("version", f"{version} is in force. {STAYS}")
+        return cleaned
 
 
 @admin.register(Price)
@@ -220,7 +224,7 @@ class PriceAdmin(PriceInWords, Page[Price]):
             "Per unit and package",
             {"fields": (("unit_price", "package_size"),)},
         ),
-        ("Percentage", {"fields": (("percent", "fee_per_event", "maximum"),)}),
+        ("Percentage", {"fields": (("percent", "fee_per_event"), "maximum")}),
         ("Every charge", {"fields": (("free_units", "minimum"),)}),
     )
 

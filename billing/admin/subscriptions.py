@@ -24,6 +24,7 @@ from billing.admin.asking import (
     money,
     money_text,
     row_field,
+    searched_row_field,
 )
 from billing.fees import Interval
 from billing.models import Plan, PriceBook, Subscription
@@ -59,9 +60,10 @@ class TermsForm(forms.Form):
     fee = decimal_field(
         "Fee", "For a period, or a year of annual billing. Empty: the plan's.", required=False
     )
-    price_book = row_field(
+    price_book = searched_row_field(
         "Price book",
         PriceBook.objects.filter(account__isnull=False),
+        Subscription.price_book,
         "An own book of the account. Empty: the plan's.",
         required=False,
     )

@@ -41,31 +41,37 @@ def copy_book(book_id: int, *, account_id: UUID, code: str, name: str, now: date
 
 
 def start_version(book_id: int, *, effective_from: datetime, now: datetime) -> PriceBookVersion:
-    """Let a copy of a book's last version take over from it at a moment ahead.
+    """Let a copy of the prices before it take over at a moment ahead, or where none were in force.
 
-    The copy's prices can be changed until then. Safe to repeat: the version of that moment is
+    Until it is in force its prices can be changed. Safe to repeat: the version of that moment is
     found. Raises PriceBookRefusedError, PriceBook.DoesNotExist.
     """
-    if effective_from <= now:
-        raise PriceBookRefusedError(
-            f"effective_from is {effective_from}, which is over. Use a time after {now}."
-        )
     with transaction.atomic():
         book = PriceBook.objects.select_for_update().get(pk=book_id)
-        last = book.versions.order_by("effective_from").last()
-        if last and last.effective_from > effective_from:
+        if found := book.versions.filter(effective_from=effective_from).first():
+            return found
+        in_force = _version_at(book, effective_from)
+        following = book.versions.filter(effective_from__gt=effective_from).last()
+        if in_force and effective_from <= now:
             raise PriceBookRefusedError(
-                f"A version from {last.effective_from} on follows already. Use a later time, or "
-                "change that one."
+                f"effective_from is {effective_from}, which is over. Use a time after {now}."
             )
-        if last and last.effective_from == effective_from:
-            return last
-        if last and (last.effective_to is None or last.effective_to > effective_from):
-            last.effective_to = effective_from
-            last.save(update_fields=["effective_to"])
-        version = PriceBookVersion.objects.create(book=book, effective_from=effective_from)
-        if last:
-            _copy_prices(last, version)
+        if in_force and following:
+            raise PriceBookRefusedError(
+                f"A version from {following.effective_from} on follows already. Use a later time, "
+                "or change that one."
+            )
+        copied = book.versions.filter(effective_from__lt=effective_from).first() or following
+        if in_force:
+            in_force.effective_to = effective_from
+            in_force.save(update_fields=["effective_to"])
+        version = PriceBookVersion.objects.create(
+            book=book,
+            effective_from=effective_from,
+            effective_to=following.effective_from if following else None,
+        )
+        if copied:
+            _copy_prices(copied, version)
     return version
 
 

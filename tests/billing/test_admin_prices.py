@@ -220,6 +220,15 @@ def test_prices_in_force_stay_and_those_ahead_can_be_edited(
     assert not version.prices.filter(meter="cpu").exists()
 
 
+def test_what_a_version_in_force_lacks_in_a_currency_can_be_added(finance: Client) -> None:
+    in_force = PriceBookVersion.objects.get()
+    euro = form_of(in_force, "per_unit", meter="cpu", currency="eur", unit_price="1")
+    for _ in range(2):
+        add(finance, euro)
+    assert in_force.prices.filter(meter="cpu").count() == 2
+    assert "Start a new version" in add(finance, form_of(in_force, "per_unit", unit_price="1"))
+
+
 def test_a_button_leads_to_a_new_price_of_the_version(
     finance: Client, version: PriceBookVersion
 ) -> None:
@@ -248,6 +257,20 @@ def test_a_version_that_cannot_begin_then_is_refused(
     said = moment("effective_from", at)
     assert sentence in text_of(press(finance, version.book, "start_version", **said))
     assert PriceBookVersion.objects.count() == 2
+
+
+def test_a_version_with_its_prices_can_be_put_where_none_was_in_force(finance: Client) -> None:
+    first = PriceBookVersion.objects.get()
+    first.effective_to = NOON
+    first.save(update_fields=["effective_to"])
+    form = {"book": first.book_id, **moment("effective_from", NOON), **formset("prices")}
+    response = finance.post(page(PriceBookVersion, "add"), form)
+    assert "brings its prices along" in text_of(response)
+    press(finance, first.book, "start_version", **moment("effective_from", AHEAD))
+    press(finance, first.book, "start_version", **moment("effective_from", NOON))
+    between = PriceBookVersion.objects.get(effective_from=NOON)
+    assert between.effective_to == AHEAD
+    assert between.prices.count() == first.prices.count()
 
 
 def test_versions_that_overlap_are_refused_with_a_sentence(
