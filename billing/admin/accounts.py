@@ -279,7 +279,7 @@ class AccountAdmin(ServicePage[Account]):
         }
         return TemplateResponse(request, "admin/billing/preview.html", context)
 
-    @button("Change zone or anchor day", right="billing.change_account")
+    @button("Zone and anchor day", right="billing.change_account")
     def change_cycle(self, request: HttpRequest, account: Account) -> HttpResponse:
         """Let another zone or anchor day bound the periods, from the next one on."""
         now = datetime.now(UTC)

@@ -138,7 +138,7 @@ class CreditGrantAdmin(ServicePage[CreditGrant]):
     actions_detail = ("revoke",)
     add_fieldsets = (
         (None, {"fields": ("account", ("kind", "amount"), ("reason", "reference"))}),
-        ("When it may be used", {"fields": (("effective_at", "expires_at"), "priority")}),
+        ("When it may be used", {"fields": ("effective_at", "expires_at", "priority")}),
     )
     fieldsets = (
         (None, {"fields": (("account", "kind"), ("granted_amount", "left"))}),

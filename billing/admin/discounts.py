@@ -34,7 +34,6 @@ class DiscountRuleAdmin(Page[DiscountRule]):
     list_display = (
         "name",
         "kind",
-        "scope",
         "for_whom",
         "reached_amount",
         "percent_off",
@@ -56,10 +55,10 @@ class DiscountRuleAdmin(Page[DiscountRule]):
         ("When", {"fields": (("valid_from", "valid_to"),)}),
     )
 
-    @admin.display(description="for")
+    @admin.display(description="scope", ordering="scope")
     def for_whom(self, rule: DiscountRule) -> str:
         """Return the plan or account it is for."""
-        return str(rule.plan or rule.account or "everybody")
+        return f"{rule.scope} {rule.plan or rule.account or ''}".strip()
 
     @admin.display(description="percent", ordering="percent")
     def percent_off(self, rule: DiscountRule) -> str:

@@ -146,8 +146,6 @@ class InvoiceAdmin(ReadOnlyPage[Invoice]):
         "status",
         "period_start",
         "own_usage_fee",
-        "own_discounts",
-        "own_credits_used",
         "own_total_amount",
         "own_amount_due",
         "waiting_for",

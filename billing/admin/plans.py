@@ -33,11 +33,9 @@ class PlanAdmin(Page[Plan]):
     shown_credits = money("monthly_credits")
     list_display = (
         "name",
-        "code",
         "shown_monthly_fee",
         "shown_annual_fee",
         "shown_credits",
-        "credit_rollover_periods",
         "trial_days",
         "is_offered",
         "price_book",
