@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from billing.charges import PerUnit, Price
 from billing.costs import CostBreakdown, break_down_cost, cost_by_meter
 from billing.discounts import DiscountRule, RuleKind
-from billing.rating import Prices
+from billing.rating import Prices, decimal_text
 from billing.statement import state_period
 from metering.meters import Meter
 from tests.billing.periods import FIRST_INVOICE, dollars, facts, monthly_credit
+from tests.billing.test_rating import page_rows
 
 usages = st.dictionaries(st.sampled_from(Meter), st.integers(min_value=0, max_value=10**24))
 
@@ -41,6 +42,18 @@ def test_a_hundred_of_credits_make_the_first_invoice_free() -> None:
         credits_used=dollars("0.28"),
         final_cost=dollars("0"),
     )
+
+
+def test_the_pages_first_invoice_is_what_it_says() -> None:
+    cost = cost_of_first_invoice("100")
+    found = {
+        "`raw_cost`": decimal_text(cost.raw_cost),
+        "`usage_fee`": cost.usage_fee.text,
+        "`total_discount`": cost.total_discount.text,
+        "`credits_used`": cost.credits_used.text,
+        "`final_cost`": cost.final_cost.text,
+    }
+    assert found == {field: value for field, value, _ in page_rows("| field | value | how |")}
 
 
 @pytest.mark.parametrize(
