@@ -6,6 +6,7 @@ import logging
 from datetime import datetime
 from uuid import UUID
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import OperationalError, connection, transaction
 
 from billing.facts import period_containing, period_facts
@@ -14,8 +15,8 @@ from billing.rating import rate_usage
 from billing.services.accounts import lock_account
 from billing.services.statements import note_unpriced
 
-ACCOUNTS_A_RUN = 2_000
-"""About half a minute's work."""
+ACCOUNTS_AT_ONCE = 100
+"""A few seconds' work."""
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +30,10 @@ def note_unpriced_usage(*, now: datetime, after: UUID | None = None) -> UUID | N
     accounts = Account.objects.order_by("pk")
     if after is not None:
         accounts = accounts.filter(pk__gt=after)
-    looked_at = list(accounts.values_list("pk", flat=True)[:ACCOUNTS_A_RUN])
+    looked_at = list(accounts.values_list("pk", flat=True)[:ACCOUNTS_AT_ONCE])
     for account_id in looked_at:
         _try_account(account_id, now=now)
-    return looked_at[-1] if len(looked_at) == ACCOUNTS_A_RUN else None
+    return looked_at[-1] if len(looked_at) == ACCOUNTS_AT_ONCE else None
 
 
 def _try_account(account_id: UUID, *, now: datetime) -> None:
@@ -45,6 +46,9 @@ def _try_account(account_id: UUID, *, now: datetime) -> None:
         if not connection.is_usable():
             raise
         logger.warning("account is busy", exc_info=True, extra={"account_id": account_id})
+    except SoftTimeLimitExceeded:
+        # It tells the task to end, and says nothing about the account either.
+        raise
     except Exception:
         logger.exception("unpriced usage is not noted", extra={"account_id": account_id})
 
@@ -53,7 +57,7 @@ def _note(account_id: UUID, *, now: datetime) -> None:
     # Finalising replaces the same rows, under the same lock.
     account = lock_account(account_id)
     # The period of now, and the one whose invoice is due next; they are mostly the same.
-    for period in {account.open_period, period_containing(account, now)}:
+    for period in sorted({account.open_period, period_containing(account, now)}):
         usage = period_facts(account, period).usage
         rating = rate_usage(usage, currency=account.currency)
         note_unpriced(account, period, rating, now=now)

@@ -5,6 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from django.core.cache import cache
 
 from billing import services, tasks
@@ -58,7 +59,8 @@ def test_accounts_take_turns(
     monkeypatch: pytest.MonkeyPatch, set_clock: Callable[[datetime], None]
 ) -> None:
     set_clock(NOON)
-    monkeypatch.setattr("billing.services.unpriced.ACCOUNTS_A_RUN", 2)
+    monkeypatch.setattr("billing.services.unpriced.ACCOUNTS_AT_ONCE", 2)
+    monkeypatch.setattr("billing.tasks.TURNS_A_RUN", 1)
     cache.delete(tasks._NOTED_UP_TO)
     for name in ("Ada", "Bob", "Eve"):
         record_usage(open_account(name).pk, disk_write_bytes=5)
@@ -71,6 +73,30 @@ def test_accounts_take_turns(
     tasks.note_unpriced_usage()
     assert [account for account, *_ in noted()] == accounts[:2]
     cache.delete(tasks._NOTED_UP_TO)
+
+
+def test_a_run_ends_with_the_round(
+    monkeypatch: pytest.MonkeyPatch, set_clock: Callable[[datetime], None]
+) -> None:
+    set_clock(NOON)
+    monkeypatch.setattr("billing.services.unpriced.ACCOUNTS_AT_ONCE", 2)
+    cache.delete(tasks._NOTED_UP_TO)
+    for name in ("Ada", "Bob", "Eve"):
+        record_usage(open_account(name).pk, disk_write_bytes=5)
+    tasks.note_unpriced_usage()
+    assert len(noted()) == 3
+    assert cache.get(tasks._NOTED_UP_TO) is None
+
+
+def test_a_task_that_has_to_end_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    open_account()
+
+    def run_out_of_time(_account_id: UUID, *, now: datetime) -> None:
+        raise SoftTimeLimitExceeded(now)
+
+    monkeypatch.setattr("billing.services.unpriced._note", run_out_of_time)
+    with pytest.raises(SoftTimeLimitExceeded):
+        services.note_unpriced_usage(now=NOON)
 
 
 def test_an_account_that_fails_stops_only_itself_and_is_not_parked(
