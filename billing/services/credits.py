@@ -112,18 +112,19 @@ def use_credit(account_id: UUID, amount: Decimal, *, by: ByHand, now: datetime) 
     """Use an account's credit for something that is on no invoice of ours.
 
     From what may pay the usage of the period around `now`, then prepaid credit, in the order of
-    invoices. Safe to repeat: what was used under this reference stays. Raises
-    CreditRefusedError when there is less than that.
+    invoices. Safe to repeat: what was used under this reference is found, and has to be the same
+    amount. Raises CreditRefusedError, also when there is less than that.
     """
     if amount <= 0 or not by.reference or not by.reason:
         raise CreditRefusedError("Give an amount above 0, a reference and a reason.")
     with transaction.atomic():
         account = lock_account(account_id)
+        asked = _whole(amount, account.currency)
         used = CreditEntry.objects.filter(
             grant__account=account, kind=CreditEntry.Kind.USE, reference=by.reference
         ).select_related("grant")
         if used:
-            return tuple(
+            found = tuple(
                 Draw(
                     entry.grant_id,
                     CreditKind(entry.grant.kind),
@@ -131,7 +132,12 @@ def use_credit(account_id: UUID, amount: Decimal, *, by: ByHand, now: datetime) 
                 )
                 for entry in used
             )
-        asked = Money(amount, account.currency)
+            if total_of(found, account.currency) != asked:
+                raise CreditRefusedError(
+                    f"reference {by.reference!r} is for {total_of(found, account.currency)} "
+                    "already. Use another reference for another use."
+                )
+            return found
         draws = draw(credits_held(account, period_containing(account, now)), asked)
         if total_of(draws, account.currency) != asked:
             raise CreditRefusedError(
@@ -275,10 +281,15 @@ def _checked(gift: Gift, currency: str, effective_at: datetime) -> Money:
         raise CreditRefusedError(
             f"expires_at is {gift.expires_at}. Use a time after {effective_at}, or none."
         )
-    amount = Money(gift.amount, currency)
-    if amount.amount <= 0 or amount.times(Decimal(1)) != amount:
-        raise CreditRefusedError(f"amount is {gift.amount}. Use whole cents, above 0.")
-    return amount
+    return _whole(gift.amount, currency)
+
+
+def _whole(amount: Decimal, currency: str) -> Money:
+    """Return an amount that a person named. Anything smaller than a cent could not be invoiced."""
+    named = Money(amount, currency)
+    if amount <= 0 or named.times(Decimal(1)) != named:
+        raise CreditRefusedError(f"amount is {amount}. Use whole cents, above 0.")
+    return named
 
 
 def _grant_of(account: Account, drawn: Draw) -> CreditGrant:

@@ -11,6 +11,7 @@ from django.db.models import Sum
 
 from billing.credits import CreditKind
 from billing.models import Account, CreditEntry, TopUp
+from billing.money import Money
 from billing.services.accounts import lock_account
 from billing.services.credits import CreditRefusedError, Gift, grant_credit
 
@@ -31,6 +32,8 @@ def set_automatic_top_up(
         raise TopUpRefusedError("Give a threshold of 0 or more and an amount above 0, or neither.")
     with transaction.atomic():
         account = lock_account(account_id)
+        if amount is not None:
+            _refuse_broken(amount, account.currency)
         account.top_up_threshold, account.top_up_amount = threshold, amount
         account.save(update_fields=["top_up_threshold", "top_up_amount"])
     return account
@@ -42,6 +45,7 @@ def request_top_up(account_id: UUID, amount: Decimal, *, now: datetime) -> TopUp
         raise TopUpRefusedError(f"amount is {amount}. Use an amount above 0.")
     with transaction.atomic():
         account = lock_account(account_id)
+        _refuse_broken(amount, account.currency)
         return TopUp.objects.create(account=account, amount=amount, requested_at=now)
 
 
@@ -84,6 +88,12 @@ def give_up_top_up(top_up_id: int, *, now: datetime) -> None:
     TopUp.objects.filter(pk=top_up_id, grant__isnull=True, given_up_at__isnull=True).update(
         given_up_at=now
     )
+
+
+def _refuse_broken(amount: Decimal, currency: str) -> None:
+    # Refused here, because the credit would be refused once its money is paid.
+    if Money(amount, currency).times(Decimal(1)).amount != amount:
+        raise TopUpRefusedError(f"amount is {amount}. Use whole cents.")
 
 
 def prepaid_balance(account: Account) -> Decimal:

@@ -128,6 +128,8 @@ def test_half_an_automatic_top_up_is_refused(finance: Client) -> None:
     account = open_account()
     shown = text_of(press(finance, account, "set_top_up", threshold="20", amount=""))
     assert "Give a threshold of 0 or more and an amount above 0, or neither." in shown
+    shown = text_of(press(finance, account, "set_top_up", threshold="20", amount="1.005"))
+    assert "amount is 1.005. Use whole cents." in shown
 
 
 def test_credit_can_be_used_by_hand_once(finance: Client) -> None:
@@ -143,9 +145,27 @@ def test_credit_can_be_used_by_hand_once(finance: Client) -> None:
     assert (used.amount, used.reason) == (Decimal(-4), "A workshop")
     assert used.recorded_by is not None
     assert "6.00 USD" in text_of(finance.get(page(Account, account.pk, "change")))
-    said = {"amount": "7", "reference": "another", "reason": "Another"}
-    shown = text_of(press(finance, account, "use_credit", **said))
-    assert "amount is 7.00 USD, and 6.00 USD of credit are left." in shown
+
+
+@pytest.mark.parametrize(
+    ("amount", "reference", "sentence"),
+    [
+        ("7", "another", "amount is 7.00 USD, and 6.00 USD of credit are left."),
+        ("1.005", "another", "Use whole cents, above 0."),
+        ("5", "workshop", "is for 4.00 USD already. Use another reference for another use."),
+    ],
+)
+def test_credit_that_cannot_be_used_is_refused_with_a_sentence(
+    finance: Client, amount: str, reference: str, sentence: str
+) -> None:
+    account = open_account()
+    gift = services.Gift(CreditKind.PREPAID, Decimal(10), "Bank transfer", "BT-1")
+    services.grant_credit(account.pk, gift, now=NOON)
+    by = services.ByHand(reason="A workshop", reference="workshop")
+    services.use_credit(account.pk, Decimal(4), by=by, now=NOON)
+    said = {"amount": amount, "reference": reference, "reason": "Another"}
+    assert sentence in text_of(press(finance, account, "use_credit", **said))
+    assert CreditEntry.objects.filter(kind="use").count() == 1
 
 
 def test_a_parked_account_can_be_unparked(finance: Client) -> None:

@@ -132,9 +132,15 @@ def test_a_top_up_is_asked_for_and_granted_once(finance: Client, account: Accoun
     assert "paid" in text_of(finance.get(page(TopUp)))
 
 
-def test_a_top_up_of_nothing_is_refused(finance: Client, account: Account) -> None:
-    form = {"account": str(account.pk), "amount": "0"}
-    assert "Use an amount above 0." in text_of(finance.post(page(TopUp, "add"), form))
+@pytest.mark.parametrize(
+    ("amount", "sentence"),
+    [("0", "Use an amount above 0."), ("1.005", "amount is 1.005. Use whole cents.")],
+)
+def test_a_top_up_of_no_amount_is_refused(
+    finance: Client, account: Account, amount: str, sentence: str
+) -> None:
+    form = {"account": str(account.pk), "amount": amount}
+    assert sentence in text_of(finance.post(page(TopUp, "add"), form))
     assert not TopUp.objects.exists()
 
 
