@@ -15,7 +15,7 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -48,6 +48,8 @@ REFUSALS = (
 """What services raise when a person should say it differently; their messages say how."""
 
 ANSWERED = "answered"
+MOST_ROWS = 500
+"""So many rows one action takes."""
 MISSING = "–"
 
 
@@ -86,16 +88,20 @@ def ask(
 def ask_for_each(
     page: ModelAdmin[M],
     request: HttpRequest,
-    rows: Iterable[M],
+    rows: QuerySet[M],
     question: Question,
     work: Callable[[M, Mapping[str, Any]], str],
 ) -> HttpResponse | None:
     """Ask once about the chosen rows, then do the work for each; a refusal stops only its row."""
+    chosen = list(rows[: MOST_ROWS + 1])
+    if len(chosen) > MOST_ROWS:
+        messages.error(request, f"Choose {MOST_ROWS} rows or fewer at a time.")
+        return None
     form = _form_of(question, request)
     if not (form.is_bound and form.is_valid()):
-        names = [str(row) for row in rows]
+        names = [str(row) for row in chosen]
         return _question_page(page, request, question, form, back=request.path, names=names)
-    for row in rows:
+    for row in chosen:
         try:
             done = work(row, form.cleaned_data)
         except REFUSALS as refusal:

@@ -32,7 +32,9 @@ class OwnBookForm(forms.Form):
 
     account = searched_row_field("Account", Account.objects.all(), PriceBook.account)
     name = text_field("Name", max_length=100)
-    code = text_field("Code", "Letters, digits and hyphens; no other book may have it.")
+    code = text_field(
+        "Code", "Letters, digits and hyphens; no other book may have it.", max_length=50
+    )
 
     def clean_code(self) -> str:
         """Return the code. Raises ValidationError when it could not stand in an address."""

@@ -32,6 +32,9 @@ from billing.models.plans import INTERVALS
 
 Terms = Mapping[str, Any]
 
+MOST_MONTHS = 120
+MOST_TRIAL_DAYS = 366
+
 CANCEL_AT_END = Question(
     title="Cancel to the end",
     text="The subscription ends with what is paid for or committed to: its period, its year, or "
@@ -72,7 +75,11 @@ class TermsForm(forms.Form):
         "Committed minimum", "At least this is spent in each period.", required=False
     )
     commitment_months = integer_field(
-        "Commitment, months", "Its term, from the start on.", required=False, min_value=0
+        "Commitment, months",
+        "Its term, from the start on.",
+        required=False,
+        min_value=0,
+        max_value=MOST_MONTHS,
     )
 
 
@@ -83,7 +90,9 @@ class ChangePlanForm(TermsForm):
 class SubscriptionForm(TermsForm, CheckedForm[Subscription]):
     """An account and the plan it is put on from now on."""
 
-    trial_days = integer_field("Trial days", "Empty: the plan's.", required=False, min_value=0)
+    trial_days = integer_field(
+        "Trial days", "Empty: the plan's.", required=False, min_value=0, max_value=MOST_TRIAL_DAYS
+    )
 
     class Meta:
         model = Subscription

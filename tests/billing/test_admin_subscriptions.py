@@ -79,6 +79,7 @@ def test_agreed_terms_reach_the_subscription(finance: Client) -> None:
         ("enterprise", {"fee": "77"}, "agree a fee, and give it a price book of the account"),
         ("professional", {"interval": "annual", "fee": "-77"}, "greater than or equal to 0"),
         ("professional", {"trial_days": "-77"}, "greater than or equal to 0"),
+        ("professional", {"trial_days": "9999999"}, "less than or equal to 366"),
     ],
 )
 def test_a_refused_subscription_says_why_and_keeps_what_was_typed(
@@ -156,6 +157,23 @@ def test_what_is_over_is_neither_cancelled_nor_resumed(finance: Client) -> None:
     for action in ("cancel_chosen", "cancel_chosen_now", "resume_chosen"):
         assert "is over or has not begun" in act(finance, Subscription, action, over.pk)
     assert Subscription.objects.filter(expires_at=None).count() == 1
+
+
+def test_a_commitment_longer_than_any_is_refused(finance: Client) -> None:
+    row = subscribed()
+    plan = Plan.objects.get(code="team")
+    said = {"plan": str(plan.pk), "interval": "monthly", "commitment_months": "99999"}
+    assert "less than or equal to 120" in text_of(press(finance, row, "change_plan", **said))
+
+
+def test_more_rows_than_one_action_takes_are_refused(
+    finance: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("billing.admin.asking.MOST_ROWS", 0)
+    row = subscribed()
+    assert "Choose 0 rows or fewer" in act(finance, Subscription, "cancel_chosen", row.pk)
+    row.refresh_from_db()
+    assert row.expires_at is None
 
 
 def test_one_refusal_does_not_stop_the_others(finance: Client) -> None:
