@@ -1,9 +1,16 @@
-"""Reads what a period's figures depend on out of the tables, for the pure core to state."""
+"""Reads what periods' figures depend on out of the tables, for the pure core to state.
+
+Many accounts at once: a fixed number of queries, however many they are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import TypeVar
 from uuid import UUID
 
 from django.db.models import Q, QuerySet, Sum
@@ -11,16 +18,12 @@ from django.db.models import Q, QuerySet, Sum
 from billing.credits import Credit, CreditKind, prepaid_credit_for, usage_credit_for
 from billing.discounts import DiscountRule, RuleKind
 from billing.fees import Commitment, Interval, Subscribed, earned_credits
-from billing.models import (
-    Account,
-    CreditGrant,
-    Plan,
-    Subscription,
-)
+from billing.models import Account, CreditGrant, Plan, Subscription
 from billing.models import DiscountRule as DiscountRuleRow
 from billing.money import Money
 from billing.periods import Schedule, cover, windows_from
-from billing.price_books import priced_usage
+from billing.price_books import Books, PricedSpan, priced_spans, read_books, use_spans
+from billing.rating import PricedUsage
 from billing.statement import PeriodFacts
 from metering.period import Period
 
@@ -28,37 +31,252 @@ DEFAULT_PLAN = "developer"
 """The plan whose prices hold for an account without a subscription."""
 
 
-def period_facts(account: Account, period: Period) -> PeriodFacts:
-    """Return what the figures of the account's `period` depend on, as known now."""
-    schedule = schedule_of(account)
-    rows = list(subscriptions_in(account.pk, period))
-    subscriptions = tuple(subscribed(row, account.currency) for row in rows)
-    return PeriodFacts(
-        period=period,
-        schedule=schedule,
-        currency=account.currency,
-        tax=account.tax,
+R = TypeVar("R", Subscription, CreditGrant)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountPeriod:
+    """A period of an account, to be stated.
+
+    `schedule` is how the account's time was cut then; None: as it is cut now.
+    """
+
+    account: Account
+    period: Period
+    schedule: Schedule | None = None
+
+
+def period_facts(
+    account: Account, period: Period, *, schedule: Schedule | None = None
+) -> PeriodFacts:
+    """Return what the figures of the account's `period` depend on, as known now.
+
+    `schedule` is how its time was cut then, if not as now. Raises ValueError when a price or a
+    rule is no good.
+    """
+    [facts] = facts_of([AccountPeriod(account, period, schedule)])
+    if isinstance(facts, Exception):
+        raise facts
+    return facts
+
+
+def facts_of(wanted: Sequence[AccountPeriod]) -> list[PeriodFacts | ValueError]:
+    """Return what the figures of each period depend on, as known now, in their order.
+
+    The error in place of the facts, where something of that account is no good.
+    """
+    if not wanted:
+        return []
+    reading = _read(wanted)
+    spans: list[list[PricedSpan] | ValueError] = []
+    for one in wanted:
+        try:
+            spans.append(
+                priced_spans(one.account.pk, reading.books_in(one), reading.versions, one.period)
+            )
+        except ValueError as fault:
+            spans.append(fault)
+    used = iter(use_spans([span for good in spans if isinstance(good, list) for span in good]))
+    facts: list[PeriodFacts | ValueError] = []
+    for one, found in zip(wanted, spans, strict=True):
+        if isinstance(found, ValueError):
+            facts.append(found)
+            continue
+        usage = tuple(next(used) for _ in found)
+        try:
+            facts.append(reading.facts(one, usage))
+        except ValueError as fault:
+            facts.append(fault)
+    return facts
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What was read for some accounts, to be put together account by account."""
+
+    subscriptions: Mapping[UUID, Sequence[Subscription]]
+    rules: Sequence[DiscountRuleRow]
+    grants: Mapping[UUID, Sequence[CreditGrant]]
+    granted: frozenset[tuple[int | None, datetime | None]]
+    versions: Books
+    default_plan: Plan
+
+    def rows_in(self, one: AccountPeriod) -> list[Subscription]:
+        """Return the subscriptions that share time with the period."""
+        period = one.period
+        return [
+            row
+            for row in self.subscriptions.get(one.account.pk, ())
+            if row.started_at < period.end
+            and (row.expires_at is None or row.expires_at > period.start)
+        ]
+
+    def books_in(self, one: AccountPeriod) -> list[tuple[Period, int]]:
+        """Return the price book that holds in each part of the period."""
+        return cover(
+            one.period,
+            [
+                (windows, row.price_book_id or row.plan.price_book_id)
+                for row in self.rows_in(one)
+                if (windows := windows_from(row.started_at, row.expires_at or one.period.end))
+            ],
+            between=self.default_plan.price_book_id,
+        )
+
+    def facts(self, one: AccountPeriod, usage: tuple[PricedUsage, ...]) -> PeriodFacts:
+        """Return the facts of the period. Raises ValueError when a rule is no good."""
+        account, period = one.account, one.period
+        rows = self.rows_in(one)
+        schedule = one.schedule or _schedule(account, self.subscriptions.get(account.pk, ()))
+        terms = {row.pk: subscribed(row, account.currency) for row in rows}
+        grants = self.grants.get(account.pk, ())
+        held = [
+            _credit(grant, account, period, terms.get(grant.subscription_id or 0), schedule)
+            for grant in grants
+            if _is_eligible(grant, period)
+        ]
+        if period.start >= account.open_period_start:
+            held += [
+                credit
+                for row in rows
+                if (row.pk, period.start) not in self.granted
+                and (credit := _credit_to_come(row, terms[row.pk], period, schedule))
+            ]
+        return PeriodFacts(
+            period=period,
+            schedule=schedule,
+            currency=account.currency,
+            tax=account.tax,
+            subscriptions=tuple(terms.values()),
+            usage=usage,
+            rules=_holding(
+                self.rules,
+                account,
+                {row.plan_id for row in rows} or {self.default_plan.pk},
+                _first_day(period, schedule),
+            ),
+            credits_held=tuple(held),
+        )
+
+
+def _read(wanted: Sequence[AccountPeriod]) -> _Reading:
+    accounts = {one.account.pk for one in wanted}
+    span = Period(
+        min(min(one.period.start, one.account.open_period_start) for one in wanted),
+        max(one.period.end for one in wanted),
+    )
+    subscriptions = _by_account(
+        Subscription.objects.filter(account__in=accounts)
+        .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=span.start))
+        .select_related("plan")
+        .order_by("started_at")
+    )
+    rows = [row for of_account in subscriptions.values() for row in of_account]
+    default_plan = Plan.objects.get(code=DEFAULT_PLAN)
+    books = {row.price_book_id or row.plan.price_book_id for row in rows}
+    return _Reading(
         subscriptions=subscriptions,
-        usage=priced_usage(account, _books_in(rows, period), period),
-        rules=_rules_for(account, rows, period, schedule),
-        credits_held=(
-            *_granted_credits(account, period, subscriptions, schedule),
-            *_credits_to_come(account, rows, period, schedule),
+        rules=list(_active_rules(accounts)),
+        grants=_by_account(_held_grants(accounts, span)),
+        granted=frozenset(
+            CreditGrant.objects.filter(
+                account__in=accounts, period_start__in={one.period.start for one in wanted}
+            ).values_list("subscription_id", "period_start")
         ),
+        versions=read_books({*books, default_plan.price_book_id}, span),
+        default_plan=default_plan,
     )
 
 
-def schedule_of(account: Account) -> Schedule:
-    """Return how the account's time is cut into periods."""
-    cuts = Subscription.objects.filter(
-        account=account, ends_period=True, expires_at__gt=account.open_period_start
-    ).values_list("expires_at", flat=True)
+def _by_account(rows: Iterable[R]) -> dict[UUID, list[R]]:
+    by_account: defaultdict[UUID, list[R]] = defaultdict(list)
+    for row in rows:
+        by_account[row.account_id].append(row)
+    return dict(by_account)
+
+
+def _held_grants(accounts: Iterable[UUID], span: Period) -> QuerySet[CreditGrant]:
+    """Return the grants with something left that may pay for some part of `span`."""
+    return (
+        CreditGrant.objects.filter(account__in=accounts, effective_at__lt=span.end)
+        .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=span.start))
+        .annotate(
+            balance=Sum("entries__amount"),
+            granted=Sum("entries__amount", filter=Q(entries__kind__in=["grant", "revoke"])),
+        )
+        .filter(balance__gt=0)
+    )
+
+
+def _is_eligible(grant: CreditGrant, period: Period) -> bool:
+    return grant.effective_at < period.end and (
+        grant.expires_at is None or grant.expires_at > period.start
+    )
+
+
+def _credit(
+    grant: CreditGrant,
+    account: Account,
+    period: Period,
+    subscription: Subscribed | None,
+    schedule: Schedule,
+) -> Credit:
+    """Return what is left of a grant, less what its subscription turns out not to earn."""
+    currency = account.currency
+    balance = Money(_annotated(grant, "balance"), currency)
+    if subscription and grant.period_start == period.start:
+        # Granted ahead for a whole period that the subscription may not have covered.
+        earned = earned_credits(subscription, period=period, schedule=schedule)
+        unearned = Money(_annotated(grant, "granted"), currency) - earned
+        balance -= min(balance, max(unearned, Money.zero(currency)))
+    return Credit(
+        credit_id=grant.pk,
+        kind=CreditKind(grant.kind),
+        balance=balance,
+        effective_at=grant.effective_at,
+        expires_at=grant.expires_at,
+        priority=grant.priority,
+    )
+
+
+def _credit_to_come(
+    row: Subscription, terms: Subscribed, period: Period, schedule: Schedule
+) -> Credit | None:
+    """Return the monthly credit of `period` that is earned and not granted yet, if any."""
+    earned = earned_credits(terms, period=period, schedule=schedule)
+    if not earned:
+        return None
+    return Credit(
+        credit_id=None,
+        kind=CreditKind.MONTHLY,
+        balance=earned,
+        effective_at=period.start,
+        expires_at=credit_expiry(row, period, schedule),
+    )
+
+
+def _annotated(grant: CreditGrant, name: str) -> Decimal:
+    amount: Decimal = getattr(grant, name)
+    return amount
+
+
+def _schedule(account: Account, rows: Iterable[Subscription]) -> Schedule:
+    cuts = (row.expires_at for row in rows if row.ends_period)
     return Schedule(
         cycle=account.cycle,
         next_cycle=account.next_cycle,
         changes_at=account.cycle_changes_at,
-        cuts=tuple(cut for cut in cuts if cut),
+        cuts=tuple(cut for cut in cuts if cut and cut > account.open_period_start),
     )
+
+
+def _first_day(period: Period, schedule: Schedule) -> date:
+    return period.start.astimezone(schedule.cycle_at(period.start).zone).date()
+
+
+def schedule_of(account: Account) -> Schedule:
+    """Return how the account's time is cut into periods from its open one on."""
+    return _schedule(account, account.subscriptions.filter(ends_period=True))
 
 
 def period_containing(account: Account, moment: datetime) -> Period:
@@ -69,8 +287,13 @@ def period_containing(account: Account, moment: datetime) -> Period:
 def credits_held(account: Account, period: Period) -> list[Credit]:
     """Return the granted credits that may pay for `period`, in the order they are used."""
     schedule = schedule_of(account)
-    subscriptions = [subscribed(r, account.currency) for r in subscriptions_in(account.pk, period)]
-    held = _granted_credits(account, period, subscriptions, schedule)
+    terms = {
+        row.pk: subscribed(row, account.currency) for row in subscriptions_in(account.pk, period)
+    }
+    held = [
+        _credit(grant, account, period, terms.get(grant.subscription_id or 0), schedule)
+        for grant in _held_grants([account.pk], period)
+    ]
     return [*usage_credit_for(held, period), *prepaid_credit_for(held, period)]
 
 
@@ -104,40 +327,6 @@ def subscribed(row: Subscription, currency: str) -> Subscribed:
     )
 
 
-def default_book() -> int:
-    """Return the price book of accounts without a subscription."""
-    return Plan.objects.get(code=DEFAULT_PLAN).price_book_id
-
-
-def _books_in(rows: Sequence[Subscription], period: Period) -> list[tuple[Period, int]]:
-    """Return the price book that holds in each part of `period`."""
-    return cover(
-        period,
-        [
-            (windows, row.price_book_id or row.plan.price_book_id)
-            for row in rows
-            if (windows := windows_from(row.started_at, row.expires_at or period.end))
-        ],
-        between=default_book(),
-    )
-
-
-def _rules_for(
-    account: Account, rows: Sequence[Subscription], period: Period, schedule: Schedule
-) -> tuple[DiscountRule, ...]:
-    """Return the discount rules in force for the account on the day its period starts."""
-    zone = schedule.cycle_at(period.start).zone
-    day = period.start.astimezone(zone).date()
-    plans = Q(plan__in={row.plan_id for row in rows}) if rows else Q(plan__code=DEFAULT_PLAN)
-    found = (
-        DiscountRuleRow.objects.filter(is_active=True, currency=account.currency)
-        .filter(Q(scope="all") | Q(scope="account", account=account) | Q(scope="plan") & plans)
-        .filter(Q(valid_from__isnull=True) | Q(valid_from__lte=day))
-        .filter(Q(valid_to__isnull=True) | Q(valid_to__gt=day))
-    )
-    return tuple(rule_of(row) for row in found)
-
-
 def rule_of(row: DiscountRuleRow) -> DiscountRule:
     """Return a discount rule as the core takes it. Raises ValueError when it is no good."""
     return DiscountRule(
@@ -152,70 +341,12 @@ def rule_of(row: DiscountRuleRow) -> DiscountRule:
     )
 
 
-def _granted_credits(
-    account: Account,
-    period: Period,
-    subscriptions: Sequence[Subscribed],
-    schedule: Schedule,
-) -> list[Credit]:
-    """Return what is left of the grants that may pay for `period`."""
-    by_id = {subscription.subscription_id: subscription for subscription in subscriptions}
-    grants = (
-        CreditGrant.objects.filter(account=account, effective_at__lt=period.end)
-        .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=period.start))
-        .annotate(
-            balance=Sum("entries__amount"),
-            granted=Sum("entries__amount", filter=Q(entries__kind__in=["grant", "revoke"])),
-        )
-        .filter(balance__gt=0)
-    )
-    held = []
-    for grant in grants:
-        balance = Money(grant.balance, account.currency)
-        subscription = by_id.get(grant.subscription_id)
-        if subscription and grant.period_start == period.start:
-            # Granted ahead for a whole period that the subscription turned out not to cover.
-            earned = earned_credits(subscription, period=period, schedule=schedule)
-            unearned = Money(grant.granted, account.currency) - earned
-            balance -= min(balance, max(unearned, Money.zero(account.currency)))
-        held.append(
-            Credit(
-                credit_id=grant.pk,
-                kind=CreditKind(grant.kind),
-                balance=balance,
-                effective_at=grant.effective_at,
-                expires_at=grant.expires_at,
-                priority=grant.priority,
-            )
-        )
-    return held
-
-
-def _credits_to_come(
-    account: Account, rows: Sequence[Subscription], period: Period, schedule: Schedule
-) -> list[Credit]:
-    """Return the monthly credits of `period` that are earned and not granted yet."""
-    if period.start < account.open_period_start:
-        return []
-    granted = set(
-        CreditGrant.objects.filter(
-            account=account, subscription__in=rows, period_start=period.start
-        ).values_list("subscription_id", flat=True)
-    )
-    held = []
-    for row in rows:
-        earned = earned_credits(subscribed(row, account.currency), period=period, schedule=schedule)
-        if row.pk not in granted and earned:
-            held.append(
-                Credit(
-                    credit_id=None,
-                    kind=CreditKind.MONTHLY,
-                    balance=earned,
-                    effective_at=period.start,
-                    expires_at=credit_expiry(row, period, schedule),
-                )
-            )
-    return held
+def rules_for(
+    account: Account, plans: Collection[int], period: Period, schedule: Schedule
+) -> tuple[DiscountRule, ...]:
+    """Return the discount rules in force for an account that is on these plans in `period`."""
+    rows = _active_rules([account.pk])
+    return _holding(rows, account, plans, _first_day(period, schedule))
 
 
 def credit_expiry(row: Subscription, period: Period, schedule: Schedule) -> datetime:
@@ -224,3 +355,24 @@ def credit_expiry(row: Subscription, period: Period, schedule: Schedule) -> date
     for _ in range(row.credit_rollover_periods):
         last = schedule.starting(last.end)
     return last.end
+
+
+def _active_rules(accounts: Collection[UUID]) -> QuerySet[DiscountRuleRow]:
+    return DiscountRuleRow.objects.filter(is_active=True).filter(
+        Q(account__isnull=True) | Q(account__in=accounts)
+    )
+
+
+def _holding(
+    rows: Iterable[DiscountRuleRow], account: Account, plans: Collection[int], day: date
+) -> tuple[DiscountRule, ...]:
+    """Return the rules that hold for the account's period that starts on a local `day`."""
+    return tuple(
+        rule_of(row)
+        for row in rows
+        if row.currency == account.currency
+        and (row.scope != row.Scope.ACCOUNT or row.account_id == account.pk)
+        and (row.scope != row.Scope.PLAN or row.plan_id in plans)
+        and (row.valid_from is None or row.valid_from <= day)
+        and (row.valid_to is None or row.valid_to > day)
+    )

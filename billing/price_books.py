@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
+from typing import TypeAlias
+from uuid import UUID
 
 from django.db.models import Q
 
 import metering.queries
 from billing.charges import (
+    Charge,
     ChargeModel,
     Graduated,
     Package,
@@ -24,6 +29,37 @@ from billing.periods import cover, join_equal, windows_in
 from billing.rating import PricedUsage, Prices
 from metering.meters import Meter
 from metering.period import Period
+from metering.totals import usage_of_spans
+
+Books: TypeAlias = Mapping[int, Sequence["Version"]]
+"""The versions of each price book, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """The prices of a book in `[start, end)`; `end` is None until another version follows.
+
+    `fault` says what is wrong with a price that rating cannot take.
+    """
+
+    start: datetime
+    end: datetime | None
+    prices: Prices
+    fault: ValueError | None = None
+
+    def windows_in(self, period: Period) -> Period | None:
+        """Return the windows of `period` that are priced by this version, or None."""
+        start, end = max(self.start, period.start), min(self.end or period.end, period.end)
+        return windows_in(Period(start, end)) if start < end else None
+
+
+@dataclass(frozen=True, slots=True)
+class PricedSpan:
+    """A span of an account's time in which one version of the prices is in force, or none."""
+
+    account_id: UUID
+    period: Period
+    prices: Prices | None
 
 
 def priced_usage(
@@ -31,23 +67,47 @@ def priced_usage(
 ) -> tuple[PricedUsage, ...]:
     """Return the account's usage in `period`, cut where other prices begin to hold.
 
-    `books` says which price book holds when, in windows, over the whole period.
+    `books` says which price book holds when, in windows, over the whole period. Raises
+    ValueError when a price is no good.
     """
-    versions = _versions_of({book for _, book in books}, period)
+    versions = read_books({book for _, book in books}, period)
+    return tuple(use_spans(priced_spans(account.pk, books, versions, period)))
+
+
+def read_books(books: Collection[int], span: Period) -> Books:
+    """Return the books' versions that are in force in some part of `span`."""
+    found: dict[int, list[Version]] = {}
+    for row in (
+        PriceBookVersion.objects.filter(book__in=books, effective_from__lt=span.end)
+        .filter(Q(effective_to__isnull=True) | Q(effective_to__gt=span.start))
+        .prefetch_related("prices__tiers")
+        .order_by("effective_from")
+    ):
+        found.setdefault(row.book_id, []).append(_version(row))
+    return found
+
+
+def priced_spans(
+    account_id: UUID, books: Sequence[tuple[Period, int]], versions: Books, period: Period
+) -> list[PricedSpan]:
+    """Return the spans of `period` by the prices in force; neighbours of equal prices are one.
+
+    Raises ValueError when a price is no good.
+    """
+    by_book = {book: _in_force(versions.get(book, ()), period) for _, book in books}
     spans = join_equal(
-        priced
-        for span, book in books
-        for priced in cover(span, versions.get(book, ()), between=None)
+        priced for span, book in books for priced in cover(span, by_book[book], between=None)
     )
-    return tuple(
-        PricedUsage(
-            period=span,
-            usage=metering.queries.usage_totals(account.pk, span),
-            prices=prices,
-            events=_events(account, span, prices),
-        )
-        for span, prices in spans
-    )
+    return [PricedSpan(account_id, span, prices) for span, prices in spans]
+
+
+def use_spans(spans: Sequence[PricedSpan]) -> list[PricedUsage]:
+    """Return what was used in each span, by one query a table for all of them."""
+    usage = usage_of_spans([(span.account_id, span.period) for span in spans])
+    return [
+        PricedUsage(span.period, used, span.prices, _events(span))
+        for span, used in zip(spans, usage, strict=True)
+    ]
 
 
 def price_of(row: PriceRow) -> Price:
@@ -55,7 +115,26 @@ def price_of(row: PriceRow) -> Price:
     return Price(charge=_charge_of(row), free_units=row.free_units, minimum=row.minimum)
 
 
-def _charge_of(row: PriceRow) -> PerUnit | Graduated | Volume | Package | Percentage:
+def _version(row: PriceBookVersion) -> Version:
+    try:
+        prices = {(Meter(p.meter), p.currency): price_of(p) for p in row.prices.all()}
+    except ValueError as fault:
+        # Accounts on other books have nothing to do with it.
+        return Version(row.effective_from, row.effective_to, Prices({}), fault)
+    return Version(row.effective_from, row.effective_to, Prices(prices))
+
+
+def _in_force(versions: Sequence[Version], period: Period) -> list[tuple[Period, Prices | None]]:
+    spans: list[tuple[Period, Prices | None]] = []
+    for version in versions:
+        if windows := version.windows_in(period):
+            if version.fault:
+                raise version.fault
+            spans.append((windows, version.prices))
+    return spans
+
+
+def _charge_of(row: PriceRow) -> Charge:
     match ChargeModel(row.charge):
         case ChargeModel.PER_UNIT:
             return PerUnit(row.unit_price or Decimal(0))
@@ -77,35 +156,11 @@ def _tiers_of(row: PriceRow) -> tuple[Tier, ...]:
     return tuple(Tier(tier.up_to, tier.unit_price, tier.flat_fee) for tier in row.tiers.all())
 
 
-def _versions_of(
-    books: Collection[int], period: Period
-) -> dict[int, list[tuple[Period, Prices | None]]]:
-    """Return, by book, the windows in which each version is in force and its prices."""
-    versions: dict[int, list[tuple[Period, Prices | None]]] = {}
-    for version in (
-        PriceBookVersion.objects.filter(book__in=books, effective_from__lt=period.end)
-        .filter(Q(effective_to__isnull=True) | Q(effective_to__gt=period.start))
-        .prefetch_related("prices__tiers")
-        .order_by("effective_from")
-    ):
-        in_force = Period(
-            max(version.effective_from, period.start),
-            min(version.effective_to or period.end, period.end),
-        )
-        if windows := windows_in(in_force):
-            prices = {
-                (Meter(price.meter), price.currency): price_of(price)
-                for price in version.prices.all()
-            }
-            versions.setdefault(version.book_id, []).append((windows, Prices(prices)))
-    return versions
-
-
-def _events(account: Account, span: Period, prices: Prices | None) -> int:
+def _events(span: PricedSpan) -> int:
     """Return how many sandboxes were started in `span`, where a price is about that."""
-    if prices is None or not any(
+    if span.prices is None or not any(
         isinstance(price.charge, Percentage) and price.charge.fee_per_event
-        for price in prices.prices.values()
+        for price in span.prices.prices.values()
     ):
         return 0
-    return metering.queries.starts(account.pk, span)
+    return metering.queries.starts(span.account_id, span.period)

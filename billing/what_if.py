@@ -11,16 +11,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import cache, partial
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
 import metering.queries
 from billing.credits import Credit, CreditKind
-from billing.discounts import DiscountRule
-from billing.facts import period_facts, rule_of, subscriptions_in
+from billing.facts import period_facts, rules_for, subscriptions_in
 from billing.fees import Subscribed, earned_credits
 from billing.history import (
     UsageNotKeptError,
@@ -30,9 +28,7 @@ from billing.history import (
     schedule_in,
 )
 from billing.models import Account, Plan, PriceBook
-from billing.models import DiscountRule as DiscountRuleRow
 from billing.money import Money
-from billing.periods import Schedule
 from billing.price_books import priced_usage
 from billing.queries import one_snapshot
 from billing.rating import BY_DESIGN, PricedUsage, Rating, Unpriced, rate_usage
@@ -279,7 +275,7 @@ def _own_terms(account: Account, months: int) -> tuple[list[Terms], int]:
     terms, left_out = [], 0
     for period in periods:
         facts = replace(
-            period_facts(account, period), schedule=schedule_in(account, period), credits_held=()
+            period_facts(account, period, schedule=schedule_in(account, period)), credits_held=()
         )
         rating = rate_usage(facts.usage, currency=facts.currency)
         if _is_kept(rating, invoiced.get(period.start, {})):
@@ -327,7 +323,7 @@ def _under(
                 fee=Money(plan.monthly_fee, account.currency),
                 monthly_credits=Money(plan.monthly_credits, account.currency),
             )
-            rules = _rules_under(account, plan, facts.period, facts.schedule)
+            rules = rules_for(account, {plan.pk}, facts.period, facts.schedule)
             facts = replace(facts, subscriptions=(subscription,), rules=rules)
             rollover = (plan.credit_rollover_periods,)
         changed.append(Terms(facts, rollover))
@@ -336,24 +332,6 @@ def _under(
 
 def _usage_at(account: Account, period: Period, book_id: int) -> tuple[PricedUsage, ...]:
     return priced_usage(account, [(period, book_id)], period)
-
-
-def _rules_under(
-    account: Account, plan: Plan, period: Period, schedule: Schedule
-) -> tuple[DiscountRule, ...]:
-    """Return the discount rules that would be in force for the account on a plan."""
-    day = _local(period.start, schedule).date()
-    found = (
-        DiscountRuleRow.objects.filter(is_active=True, currency=account.currency)
-        .filter(Q(scope="all") | Q(scope="account", account=account) | Q(scope="plan", plan=plan))
-        .filter(Q(valid_from__isnull=True) | Q(valid_from__lte=day))
-        .filter(Q(valid_to__isnull=True) | Q(valid_to__gt=day))
-    )
-    return tuple(rule_of(row) for row in found)
-
-
-def _local(moment: datetime, schedule: Schedule) -> datetime:
-    return moment.astimezone(schedule.cycle_at(moment).zone)
 
 
 def _outcome(account: Account, terms: Sequence[Terms], as_it_is: Sequence[Statement]) -> Outcome:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.contrib.postgres.constraints import ExclusionConstraint
 from django.contrib.postgres.fields import RangeBoundary, RangeOperators
 from django.core.exceptions import ValidationError
@@ -81,7 +83,8 @@ class PriceBookVersion(models.Model):
 
     def clean(self) -> None:
         """Say it before PostgreSQL is asked about a span that is none, which it refuses to be."""
-        if self.effective_from and self.effective_to and self.effective_to <= self.effective_from:
+        start: datetime | None = self.effective_from  # None in a form that lacks it
+        if start and self.effective_to and self.effective_to <= start:
             raise ValidationError({"effective_to": ENDS_AFTER_START})
 
 

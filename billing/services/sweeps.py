@@ -9,6 +9,7 @@ from decimal import Decimal
 from functools import partial
 from uuid import UUID
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import OperationalError, connection, transaction
 from django.db.models import Exists, F, OuterRef, Q, Subquery, Sum, Value
 from django.db.models.functions import Coalesce
@@ -149,7 +150,8 @@ def _try_account(account_id: UUID, work: Callable[[], object], *, now: datetime)
     try:
         with transaction.atomic():
             work()
-    except InvoiceNotReadyError:
+    except (InvoiceNotReadyError, SoftTimeLimitExceeded):
+        # The one is for the caller; the other tells the task to end, and nothing of the account.
         raise
     except OperationalError:
         # A lost connection or a held lock says nothing about the account; the next sweep retries.

@@ -311,7 +311,8 @@ def test_a_commitment_without_minimum_or_term_is_refused(
     minimum: str | None, months: int | None
 ) -> None:
     terms = services.AgreedTerms(
-        commitment_minimum=minimum and Decimal(minimum), commitment_months=months
+        commitment_minimum=None if minimum is None else Decimal(minimum),
+        commitment_months=months,
     )
     with pytest.raises(services.SubscriptionRefusedError, match="both a minimum and a term"):
         services.subscribe(open_account().pk, plan_code="team", now=OPENED, agreed=terms)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import OperationalError
 
 from billing import services, tasks
@@ -142,3 +143,16 @@ def test_the_task_does_all_that_is_due(set_clock: Callable[[datetime], None]) ->
         assert Invoice.objects.get().status == Invoice.Status.PENDING
     granted = CreditEntry.objects.filter(kind="grant")
     assert list(granted.values_list("grant__period_start", flat=True)) == [MAY.start, JUNE.start]
+
+
+def test_a_sweep_that_runs_out_of_time_parks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    account = open_account(plan_code="team")
+
+    def out_of_time(*_args: object, **_options: object) -> None:
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr("billing.services.sweeps.draft_invoice", out_of_time)
+    with pytest.raises(SoftTimeLimitExceeded):
+        services.draft_due_invoices(AFTER_MAY)
+    account.refresh_from_db()
+    assert account.parked_reason == ""

@@ -89,7 +89,7 @@ def spend_without_lock(account_id: UUID, invoice_id: int | None) -> None:
     by_hand = {} if invoice_id else {"reference": "race", "reason": "Race"}
     for drawn in draws:
         CreditEntry.objects.create(
-            grant_id=drawn.credit_id,
+            grant=CreditGrant.objects.get(pk=drawn.credit_id or 0),
             kind=CreditEntry.Kind.USE,
             amount=-drawn.amount.amount,
             invoice_id=invoice_id,

@@ -20,7 +20,7 @@ from django.db import connection, transaction
 from django.db.models import QuerySet, Sum
 from rest_framework.test import APIClient
 
-from billing.services import draft_current_month, issue_api_key, open_account
+from billing.services import draft_current_period, issue_api_key, open_account
 from metering.aggregator import aggregate_host
 from metering.meters import Meter
 from metering.models import (
@@ -241,7 +241,7 @@ def test_the_api_shows_usage_up_to_as_of_and_cost_is_usage_times_price(
 
 
 def test_an_invoice_of_the_month_can_be_drafted_from_it(loads: Loads, api_account_id: UUID) -> None:
-    invoice = draft_current_month(api_account_id, now=datetime.now(UTC))
+    invoice = draft_current_period(api_account_id, now=datetime.now(UTC))
     assert invoice.status == invoice.Status.DRAFT
     lines = {line.meter: int(line.quantity) for line in invoice.lines.all()}
     assert lines[Meter.CPU] >= loads.reading("busy").cpu_ns > 0

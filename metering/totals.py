@@ -1,0 +1,83 @@
+"""What many accounts used, each in spans of its own, by one query a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from metering.meters import UNITS, Meter
+from metering.period import Period
+
+# A network record knows its interface, the other two their life.
+_OF_A_LIFE = "record.life_id = life.id"
+_OF_AN_INTERFACE = "record.interface_id = interface.interface"
+_INTERFACES = "JOIN metering_interfacereading interface ON interface.life_id = life.id"
+_TABLES: tuple[tuple[str, str, str, dict[Meter, str]], ...] = (
+    (
+        "metering_usagerecord",
+        "",
+        _OF_A_LIFE,
+        {
+            meter: UNITS[meter].stored
+            for meter in (
+                Meter.CPU,
+                Meter.MEMORY,
+                Meter.GPU,
+                Meter.DISK_READ,
+                Meter.DISK_WRITE,
+                Meter.CPU_ALLOCATED,
+                Meter.MEMORY_ALLOCATED,
+            )
+        },
+    ),
+    (
+        "metering_networkusagerecord",
+        _INTERFACES,
+        _OF_AN_INTERFACE,
+        {Meter.NETWORK_EGRESS: "tx_bytes", Meter.NETWORK_INGRESS: "rx_bytes"},
+    ),
+    ("metering_storageusagerecord", "", _OF_A_LIFE, {Meter.STORAGE: "storage_byte_ms"}),
+)
+
+
+def usage_of_spans(spans: Sequence[tuple[UUID, Period]]) -> list[dict[Meter, int]]:
+    """Return, in their order, what each account used in the windows that start in its span.
+
+    In base units; meters without usage are left out.
+    """
+    usage: list[dict[Meter, int]] = [{} for _ in spans]
+    if not spans:
+        return usage
+    bounds: dict[str, Any] = {
+        "accounts": [account_id for account_id, _ in spans],
+        "starts": [period.start for _, period in spans],
+        "ends": [period.end for _, period in spans],
+        # Months outside of these are not looked at; the spans' own bounds come too late for that.
+        "first": min(period.start for _, period in spans),
+        "last": max(period.end for _, period in spans),
+    }
+    with connection.cursor() as cursor:
+        for table, join, of, columns in _TABLES:
+            cursor.execute(_statement(table, join, of, columns), bounds)
+            for number, *sums in cursor.fetchall():
+                used = usage[number - 1]
+                used.update((m, int(s)) for m, s in zip(columns, sums, strict=True) if s)
+    return usage
+
+
+def _statement(table: str, join: str, of: str, columns: dict[Meter, str]) -> str:
+    sums = ", ".join(f"sum(record.{column})" for column in columns.values())
+    return f"""
+        SELECT span.number, {sums}
+          FROM unnest(%(accounts)s::uuid[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
+               WITH ORDINALITY AS span(account_id, span_start, span_end, number)
+          JOIN metering_sandbox sandbox ON sandbox.account_id = span.account_id
+          JOIN metering_life life ON life.sandbox_id = sandbox.id {join}
+          JOIN {table} record ON {of}
+               AND record.window_start >= span.span_start AND record.window_start < span.span_end
+               AND record.window_start >= %(first)s AND record.window_start < %(last)s
+         GROUP BY span.number
+    """  # noqa: S608 - only names of our own tables and columns
