@@ -130,7 +130,8 @@ def _in_force(versions: Sequence[Version], period: Period) -> list[tuple[Period,
         if windows := version.windows_in(period):
             if version.fault:
                 raise version.fault
-            spans.append((windows, version.prices))
+            # A version that nobody gave a price is a mistake, not a gift.
+            spans.append((windows, version.prices if version.prices.prices else None))
     return spans
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.http import HttpRequest
 
 from billing.admin.asking import CheckedForm, money
 from billing.models import Plan
@@ -48,3 +49,12 @@ class PlanAdmin(Page[Plan]):
         ("Fee", {"fields": (("monthly_fee", "annual_fee"), ("trial_days", "stripe_price_id"))}),
         ("Credits", {"fields": (("monthly_credits", "credit_rollover_periods"),)}),
     )
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Plan | None = None) -> tuple[str, ...]:
+        """Return what stays once the plan is there.
+
+        Another book would price anew what was used already, this period, by everybody on the
+        plan; another price is a new version of the book.
+        """
+        del request
+        return ("code", "price_book", "currency") if obj else ()

@@ -165,6 +165,7 @@ class Migration(migrations.Migration):
                 ("given_up_at", models.DateTimeField(blank=True, null=True)),
             ],
             options={
+                "verbose_name": "top-up",
                 "ordering": ("-id",),
             },
         ),

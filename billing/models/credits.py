@@ -169,6 +169,7 @@ class TopUp(models.Model):
 
     class Meta:
         ordering = ("-id",)
+        verbose_name = "top-up"
         constraints = (
             models.CheckConstraint(
                 condition=Q(amount__gt=0),

@@ -93,3 +93,12 @@ def test_a_discount_rule_that_cannot_be_is_refused_with_a_sentence(
 ) -> None:
     assert sentence in text_of(finance.post(page(DiscountRule, "add"), {**RULE, **said}))
     assert not DiscountRule.objects.filter(name="Autumn").exists()
+
+
+def test_a_plans_price_book_stays_for_it_would_reprice_the_open_period(finance: Client) -> None:
+    team = Plan.objects.get(code="team")
+    other = PriceBook.objects.create(code="other", name="Other")
+    form = {**PLAN, "code": "renamed", "price_book": other.pk, "monthly_fee": "350"}
+    assert finance.post(page(Plan, team.pk, "change"), form).status_code == 302
+    team.refresh_from_db()
+    assert (team.code, team.price_book.code, team.monthly_fee) == ("team", "default", 350)

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 
 from billing import queries, services
-from billing.models import Account
+from billing.models import Account, PriceBook, PriceBookVersion
 from billing.money import Money
 from billing.rating import Unpriced
 from metering.meters import GB, Meter
@@ -17,6 +17,7 @@ from tests.billing.usage import (
     JUNE,
     MAY,
     NOON,
+    OPENED,
     open_account,
     read_streams_until,
     record_first_invoice,
@@ -85,3 +86,12 @@ def test_current_cost_and_invoice_are_the_same_sum() -> None:
         final.usage_fee,
         final.credits_used,
     )
+
+
+def test_a_version_without_any_price_gives_nothing_away() -> None:
+    account = open_account()
+    record_first_invoice(account.pk)
+    PriceBookVersion.objects.update(effective_to=OPENED)
+    PriceBook.objects.get().versions.create(effective_from=OPENED)
+    unpriced = queries.preview_period(account, MAY).rating.unpriced
+    assert {entry.reason for entry in unpriced} == {Unpriced.NO_PRICES_IN_FORCE}
