@@ -306,7 +306,7 @@ def test_a_year_runs_to_the_same_day_of_the_next(
 
 def test_a_year_keeps_its_local_time() -> None:
     berlin = Schedule(Cycle(ZoneInfo("Europe/Berlin")))
-    # Local midnight of 29 March 2026 is in winter, that of 2027 in summer: 28 March 2027 has 23 h.
+    # Clocks go forward on 29 March in 2026, after this midnight, and on 28 March in 2027.
     year = year_of(annual("1188", "2026-03-28T23:00"), utc("2026-05-01"), berlin)
     assert year == Period(utc("2026-03-28T23:00"), utc("2027-03-28T22:00"))
 
@@ -476,6 +476,19 @@ def test_a_true_up_names_the_minimum_and_the_time_it_is_for() -> None:
         rate=dollars("310"),
         amount=dollars("50"),
     )
+
+
+@pytest.mark.parametrize(
+    ("subscribed", "agreed", "true_up"),
+    [("2026-04-01", "2026-05-17", "150.00"), ("2026-05-17", "2026-04-01", "150.00")],
+)
+def test_a_commitment_holds_from_its_start_and_with_its_subscription(
+    subscribed: str, agreed: str, true_up: str
+) -> None:
+    commitment = Commitment(dollars("310"), 12, utc(agreed))
+    found = true_up_of("0", monthly("99", subscribed, commitment=commitment))
+    assert found
+    assert found.amount.text == true_up
 
 
 def test_the_minimums_of_one_period_add_up_and_are_rounded_once() -> None:

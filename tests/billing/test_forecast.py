@@ -89,6 +89,13 @@ def test_what_is_left_is_spread_over_the_spans_that_are_left() -> None:
     assert [span.period for span in ahead] == [span.period for span in so_far]
 
 
+def test_a_span_that_ends_now_grows_no_more() -> None:
+    ahead = forecast_usage(
+        spans(MAY.start + 10 * DAY, usage={Meter.CPU: 1000}), now=MAY.start + 10 * DAY
+    )
+    assert cpu_of(ahead) == [1000, 2100]
+
+
 def test_each_span_ahead_is_at_its_own_prices() -> None:
     dear = Prices({(Meter.CPU, "USD"): Price(PerUnit(Decimal(1)))})
     cheap = Prices({(Meter.CPU, "USD"): Price(PerUnit(Decimal("0.1")))})
