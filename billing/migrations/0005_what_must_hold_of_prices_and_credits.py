@@ -329,9 +329,9 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="creditentry",
             constraint=models.UniqueConstraint(
-                condition=models.Q(("kind__in", ["grant", "expire", "revoke"])),
-                fields=("grant", "kind"),
-                name="credit_is_granted_expired_and_revoked_once",
+                condition=models.Q(("kind", "grant")),
+                fields=("grant",),
+                name="credit_is_granted_once",
             ),
         ),
         migrations.AddConstraint(

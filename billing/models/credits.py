@@ -133,10 +133,9 @@ class CreditEntry(models.Model):
                 | Q(kind__in=["grant", "expire", "revoke"], invoice__isnull=True),
                 name="credit_entry_names_the_invoice_it_paid_or_says_why",
             ),
+            # It may expire twice: what a void invoice gave back expires again.
             models.UniqueConstraint(
-                fields=["grant", "kind"],
-                condition=Q(kind__in=["grant", "expire", "revoke"]),
-                name="credit_is_granted_expired_and_revoked_once",
+                fields=["grant"], condition=Q(kind="grant"), name="credit_is_granted_once"
             ),
             models.UniqueConstraint(
                 fields=["grant", "kind", "invoice"],

@@ -211,6 +211,20 @@ def test_what_an_invoice_used_is_given_back_once() -> None:
     assert CreditEntry.objects.filter(kind="refund").count() == 1
 
 
+def test_what_is_given_back_after_its_expiry_expires_again() -> None:
+    account = open_account(plan_code="professional")
+    record_usage(account.pk, NOON, cpu_s=10**6)
+    invoice = bill(account, MAY)
+    assert invoice is not None
+    refund_credits(account, invoice, now=AFTER_MAY)
+    assert services.expire_due_credits(AFTER_MAY) == 1
+    assert entries(account)[-3:] == [
+        ("monthly", "expire", "-88.00"),
+        ("monthly", "refund", "12.00"),
+        ("monthly", "expire", "-12.00"),
+    ]
+
+
 def test_a_top_up_becomes_prepaid_credit_once_it_is_paid() -> None:
     account = open_account()
     top_up = services.request_top_up(account.pk, Decimal(100), now=NOON)
