@@ -117,11 +117,9 @@ def test_parts_that_are_not_the_whole_are_refused(wrong: UsedPart[str]) -> None:
         attribute_cost(lines, {MAY: wrong})
 
 
-keys = st.sampled_from("abcde")
-quantities = st.dictionaries(
-    st.sampled_from([CPU, GPU, DISK]), st.integers(0, 20) | st.integers(0, 10**20)
-)
-used_by_key = st.dictionaries(keys, quantities, max_size=5)
+keys = st.sampled_from("abc")
+quantities = st.dictionaries(st.sampled_from([CPU, DISK]), st.integers(0, 20) | st.just(10**20))
+used_by_key = st.dictionaries(keys, quantities, max_size=3)
 
 
 @given(used_by_key, used_by_key, prices(), prices())

@@ -252,11 +252,11 @@ rules = st.lists(
         min_amount=amounts,
         priority=st.integers(0, 2),
     ),
-    max_size=4,
+    max_size=3,
 ).map(tuple)
 held = st.lists(
     st.builds(credit, amounts, kind=st.sampled_from(CreditKind), credit_id=st.integers(1, 9)),
-    max_size=4,
+    max_size=3,
 ).map(tuple)
 taxes = st.builds(
     Tax, st.integers(0, 9999).map(lambda count: Decimal(count).scaleb(-4)), st.booleans()
@@ -271,8 +271,8 @@ plans = st.sampled_from(
         (monthly("0", "2026-05-09", commitment=Commitment(dollars("900"), 3, MAY.start)),),
     ]
 )
-used = st.dictionaries(st.sampled_from(Meter), st.integers(0, 10**18))
-metered = st.fixed_dictionaries({(meter, "USD"): prices() for meter in (Meter.CPU, Meter.GPU)})
+used = st.dictionaries(st.sampled_from([Meter.CPU, Meter.GPU]), st.integers(0, 10**18))
+metered = st.fixed_dictionaries({(Meter.CPU, "USD"): prices()})
 
 
 @st.composite
