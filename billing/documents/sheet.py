@@ -1,0 +1,78 @@
+"""An invoice's lines as CSV, for spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from datetime import datetime
+from io import StringIO
+from typing import Final
+
+from billing.documents.document import InvoiceDocument
+from billing.documents.text import visible_text
+
+COLUMNS: Final = (
+    "invoice",
+    "kind",
+    "meter",
+    "description",
+    "start",
+    "end",
+    "quantity",
+    "unit",
+    "unit_price",
+    "discount",
+    "amount",
+    "currency",
+)
+
+# What a spreadsheet takes for the beginning of a formula, full-width forms included.
+_FORMULA_STARTS: Final = tuple("=+-@\t\r\n＝＋－＠")
+
+
+def lines_csv(document: InvoiceDocument) -> bytes:
+    """Return the fees and usage lines, a row each, by RFC 4180 in UTF-8.
+
+    Times are in UTC; a span's end is not part of it. A cell of text that a spreadsheet would take
+    for a formula begins with an apostrophe. Figures are plain decimals, also below zero.
+    """
+    sheet = StringIO(newline="")
+    writer = csv.writer(sheet, lineterminator="\r\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(_rows(document))
+    # With a byte order mark: without one Excel, which is what most of these are opened with,
+    # takes the file for the machine's old code page and spoils every name beyond ASCII.
+    return sheet.getvalue().encode("utf-8-sig")
+
+
+def _rows(document: InvoiceDocument) -> Iterator[tuple[str, ...]]:
+    invoice, currency = _cell(document.number or "DRAFT"), document.currency
+    for fee in document.fees:
+        span = _time(fee.period.start), _time(fee.period.end)
+        description, amount = _cell(fee.description), fee.amount.text
+        yield (invoice, fee.kind, "", description, *span, "", "", "", "", amount, currency)
+    for group in document.meters:
+        for line in group.lines:
+            yield (
+                invoice,
+                "usage",
+                _cell(group.meter),
+                _cell(line.description),
+                _time(line.period.start),
+                _time(line.period.end),
+                line.quantity,
+                _cell(group.unit),
+                line.unit_price or "",
+                line.discount.text,
+                line.amount.text,
+                currency,
+            )
+
+
+def _cell(text: str) -> str:
+    shown = visible_text(text)
+    return f"'{shown}" if shown.startswith(_FORMULA_STARTS) else shown
+
+
+def _time(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
