@@ -132,7 +132,8 @@ def button(
         # Where unfold looks for them.
         view.__dict__.update(
             short_description=description,
-            allowed_permissions=(right,),
+            right=right,
+            allowed_permissions=(_name_of(right),),
             attrs={},
             variant=ActionVariant.DEFAULT,
         )
@@ -141,7 +142,32 @@ def button(
     return decorate
 
 
-class ServicePage(Page[M]):
+class WithButtons:
+    """A page with buttons: whether they show is asked of methods named for their rights.
+
+    unfold takes a right itself too, but looks it up in the database when the process starts,
+    and so before the database is there.
+    """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for method in list(vars(cls).values()):
+            if right := getattr(method, "right", None):
+                setattr(cls, f"has_{_name_of(right)}_permission", _has(right))
+
+
+def _name_of(right: str) -> str:
+    return right.replace(".", "_")
+
+
+def _has(right: str) -> Callable[..., bool]:
+    def has_right(_page: object, request: HttpRequest, _row: object = None) -> bool:
+        return request.user.has_perm(right)
+
+    return has_right
+
+
+class ServicePage(WithButtons, Page[M]):
     """A table whose rows a service writes: what that refuses is an error on the form."""
 
     def get_form(

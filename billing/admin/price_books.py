@@ -15,6 +15,7 @@ from billing import services
 from billing.admin.asking import (
     CheckedForm,
     Question,
+    WithButtons,
     ask,
     button,
     link_to,
@@ -65,7 +66,7 @@ class VersionRows(ReadOnlyRows[PriceBookVersion, PriceBook]):
 
 
 @admin.register(PriceBook)
-class PriceBookAdmin(Page[PriceBook]):
+class PriceBookAdmin(WithButtons, Page[PriceBook]):
     """Lists of prices."""
 
     list_display = ("name", "code", "account", "version_count")
@@ -184,7 +185,7 @@ class PriceBookVersionForm(CheckedForm[PriceBookVersion]):
 
 
 @admin.register(PriceBookVersion)
-class PriceBookVersionAdmin(Page[PriceBookVersion]):
+class PriceBookVersionAdmin(WithButtons, Page[PriceBookVersion]):
     """The prices in force from one moment up to another."""
 
     form = PriceBookVersionForm
