@@ -27,7 +27,7 @@ Content: TypeAlias = "str | int | bool | Sequence[Content] | Mapping[str, Conten
 
 MOST_CHARACTERS: Final = 10_000
 """A text is cut here; the JSON has all of it."""
-CHARACTERS_ON_TOP: Final = 60
+CHARACTERS_ON_TOP: Final = 40
 """A text in the line at the top of later pages is cut here: it has one line, and no more."""
 SANDBOXES_THAT_FIT: Final = 12
 """More sandboxes than this have an annex of their own."""
