@@ -12,15 +12,20 @@ from metering.meters import Meter
 from metering.period import Period
 
 
-def forecast_usage(spans: Sequence[PricedUsage], *, now: datetime) -> tuple[PricedUsage, ...]:
+def forecast_usage(
+    spans: Sequence[PricedUsage], *, now: datetime, since: datetime | None = None
+) -> tuple[PricedUsage, ...]:
     """Return a period's usage as it ends if it goes on at its own rate so far.
 
     Linear: each meter's usage so far ÷ seconds so far × seconds left, spread over the spans that
     are left, each at its own prices; whole base units, rounded down, and together as if in one.
-    `spans` cover the period in order. Nothing is added before its first second is over.
+    `spans` cover the period in order. `since` is when usage could begin, if that was after the
+    period's start. Nothing is added before the first second is over.
     """
     now = now.replace(microsecond=0)
     start, end = spans[0].period.start, spans[-1].period.end
+    if since:
+        start = max(start, since.replace(microsecond=0))
     elapsed = whole_seconds(Period(start, min(now, end))) if now > start else 0
     if not elapsed or now >= end:
         return tuple(spans)

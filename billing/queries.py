@@ -68,7 +68,9 @@ def current_usage(account_id: UUID, *, now: datetime) -> CurrentUsage:
         account = Account.objects.get(pk=account_id)
         facts = period_facts(account, period_containing(account, now))
         statement = state_period(facts)
-        ahead = state_period(replace(facts, usage=forecast_usage(facts.usage, now=now)))
+        ahead = state_period(
+            replace(facts, usage=forecast_usage(facts.usage, now=now, since=account.opened_at))
+        )
         return CurrentUsage(
             period=facts.period,
             as_of=metering.queries.newest_reading_at(account_id),

@@ -67,6 +67,12 @@ def test_usage_goes_on_at_its_own_rate_by_whole_seconds(now: datetime, ahead: in
     assert cpu_of(forecast_usage(spans(usage={Meter.CPU: 1000}), now=now)) == [ahead]
 
 
+def test_an_account_opened_inside_the_period_goes_on_at_its_rate_since_then() -> None:
+    so_far = spans(usage={Meter.CPU: 1000})
+    ahead = forecast_usage(so_far, now=MAY.start + 11 * DAY, since=MAY.start + DAY)
+    assert cpu_of(ahead) == [3000]
+
+
 def test_what_was_not_used_is_not_forecast() -> None:
     assert cpu_of(forecast_usage(spans(), now=MAY.start + DAY)) == [0]
     assert forecast_usage(spans(usage={Meter.CPU: 0}), now=MAY.start + DAY)[0].usage == {
