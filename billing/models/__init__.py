@@ -9,6 +9,7 @@ from billing.models.invoices import (
     InvoiceLine,
     InvoiceLinePart,
     InvoiceSeries,
+    InvoiceTransition,
     UnpricedUsage,
 )
 from billing.models.plans import Plan, Subscription
@@ -25,6 +26,7 @@ __all__ = [
     "InvoiceLine",
     "InvoiceLinePart",
     "InvoiceSeries",
+    "InvoiceTransition",
     "Membership",
     "Plan",
     "Price",

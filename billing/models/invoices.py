@@ -3,11 +3,13 @@ from __future__ import annotations
 from decimal import Decimal
 from fractions import Fraction
 
+from django.conf import settings
 from django.contrib.postgres.constraints import ExclusionConstraint
 from django.contrib.postgres.fields import RangeBoundary, RangeOperators
 from django.db import models
 from django.db.models import F, Q
 
+from billing.lifecycle import InvoiceStatus
 from billing.models.accounts import Account
 from billing.models.columns import (
     TsTzRange,
@@ -47,14 +49,21 @@ class Invoice(models.Model):
         FINAL = "final"
 
     class Status(models.TextChoices):
-        DRAFT = "draft"
-        PENDING = "pending"
-        PAID = "paid"
-        VOID = "void"
+        DRAFT = InvoiceStatus.DRAFT.value
+        PENDING = InvoiceStatus.PENDING.value
+        PAID = InvoiceStatus.PAID.value
+        PAYMENT_FAILED = InvoiceStatus.PAYMENT_FAILED.value
+        PENDING_RETRY = InvoiceStatus.PENDING_RETRY.value
+        UNCOLLECTIBLE = InvoiceStatus.UNCOLLECTIBLE.value
+        VOID = InvoiceStatus.VOID.value
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="invoices")
     kind = models.CharField(max_length=16, choices=Kind, default=Kind.USAGE)
     status = models.CharField(max_length=16, choices=Status, default=Status.DRAFT)
+    # The invoice of the same period that was voided for this one.
+    replaces = models.OneToOneField(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="replaced_by"
+    )
     # Given when it is finalised, without gaps. A draft has none.
     number = models.CharField(max_length=32, null=True, blank=True, unique=True)
     period_start = models.DateTimeField()
@@ -114,7 +123,13 @@ class Invoice(models.Model):
             models.CheckConstraint(
                 condition=Q(status="draft", number__isnull=True, finalised_at__isnull=True)
                 | Q(
-                    status__in=["pending", "paid"],
+                    status__in=[
+                        "pending",
+                        "paid",
+                        "payment_failed",
+                        "pending_retry",
+                        "uncollectible",
+                    ],
                     number__isnull=False,
                     finalised_at__isnull=False,
                 )
@@ -276,6 +291,30 @@ class InvoiceLinePart(models.Model):
     def exact_quantity(self) -> Fraction:
         """The exact quantity in shown units, packages or events."""
         return Fraction(self.quantity) / Fraction(self.unit_size)
+
+
+class InvoiceTransition(models.Model):
+    """An invoice went from one state to another: when, by whom and why.
+
+    Append-only: the application's database role may not update, delete or truncate.
+    """
+
+    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="transitions")
+    from_status = models.CharField(max_length=16, choices=Invoice.Status)
+    to_status = models.CharField(max_length=16, choices=Invoice.Status)
+    # Empty: the system by itself.
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True
+    )
+    reason = models.CharField(max_length=200)
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("id",)
+        constraints = (models.CheckConstraint(condition=~Q(reason=""), name="transition_says_why"),)
+
+    def __str__(self) -> str:
+        return f"{self.from_status} to {self.to_status}"
 
 
 class InvoiceDiscount(models.Model):

@@ -34,6 +34,15 @@ from billing.services.invoices import (
     draft_current_period,
     draft_invoice,
     finalise_invoice,
+    reissue_invoice,
+)
+from billing.services.lifecycle import (
+    Because,
+    mark_paid,
+    mark_payment_failed,
+    retry_payment,
+    void_invoice,
+    write_off,
 )
 from billing.services.prices import PriceBookRefusedError, copy_book, start_version
 from billing.services.subscriptions import (
@@ -65,6 +74,7 @@ from billing.services.unpriced import note_unpriced_usage
 __all__ = [
     "AccountRefusedError",
     "AgreedTerms",
+    "Because",
     "ByHand",
     "CreditRefusedError",
     "Gift",
@@ -99,12 +109,16 @@ __all__ = [
     "is_time_zone",
     "issue_api_key",
     "lock_account",
+    "mark_paid",
+    "mark_payment_failed",
     "note_unpriced_usage",
     "open_account",
     "park_account",
+    "reissue_invoice",
     "request_due_top_ups",
     "request_top_up",
     "resume_subscription",
+    "retry_payment",
     "revoke_api_key",
     "revoke_credit",
     "set_automatic_top_up",
@@ -112,4 +126,6 @@ __all__ = [
     "subscribe",
     "unpark_account",
     "use_credit",
+    "void_invoice",
+    "write_off",
 ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -10,7 +11,9 @@ import metering.queries
 import metering.services
 from billing.credits import CreditKind
 from billing.facts import period_containing, period_facts, schedule_of
-from billing.models import Account, Invoice, InvoiceSeries
+from billing.history import refuse_lost_usage, schedule_in
+from billing.lifecycle import InvoiceStatus, TransitionRefusedError
+from billing.models import Account, Invoice, InvoiceLine, InvoiceSeries, InvoiceTransition
 from billing.periods import Schedule
 from billing.rating import BY_DESIGN, Rating
 from billing.services.accounts import lock_account
@@ -22,6 +25,7 @@ from billing.services.credits import (
     revoke_unearned_credits,
     use_credits,
 )
+from billing.services.lifecycle import Because, record_transition, void_invoice
 from billing.services.statements import (
     discard_draft,
     has_lines,
@@ -29,10 +33,14 @@ from billing.services.statements import (
     write_statement,
 )
 from billing.statement import Statement, state_period
+from metering.meters import Meter
 from metering.period import Period
 
 BILLING_A_PERIOD = (Invoice.Kind.USAGE, Invoice.Kind.FINAL)
 """The kinds of invoice of which a period has one."""
+
+
+BILLING_RUN = Because("Billing run")
 
 
 class PeriodNotOpenError(Exception):
@@ -98,7 +106,9 @@ def draft_current_period(account_id: UUID, *, now: datetime) -> Invoice:
     return draft_invoice(account_id, period=period, now=now)
 
 
-def finalise_invoice(invoice_id: int, *, now: datetime) -> Invoice | None:
+def finalise_invoice(
+    invoice_id: int, *, now: datetime, because: Because = BILLING_RUN
+) -> Invoice | None:
     """Make a draft final: freeze its usage, apply credits, number it; close the period.
 
     Returns None when there is nothing to invoice; the draft is gone then and the period closed
@@ -126,11 +136,53 @@ def finalise_invoice(invoice_id: int, *, now: datetime) -> Invoice | None:
             write_statement(invoice, statement, now=now)
             _settle_credits(account, invoice, statement, now=now)
             _close_period(account, invoice.period, now=now)
-            _number_invoice(invoice, now=now)
+            _number_invoice(invoice, because=because, now=now)
             return invoice
         discard_draft(invoice)
         _close_period(account, invoice.period, now=now)
     return None
+
+
+def reissue_invoice(invoice_id: int, *, because: Because, now: datetime) -> Invoice:
+    """Void an invoice and issue another for its period, at once, with the figures of now.
+
+    The usage is what was frozen; what may differ is what the first had wrong: a rule, a fee, the
+    tax. Safe to repeat: the invoice that took its place is returned. Raises
+    TransitionRefusedError, UsageNotKeptError, Invoice.DoesNotExist.
+    """
+    with transaction.atomic():
+        old = void_invoice(invoice_id, because=because, now=now)
+        if following := Invoice.objects.filter(replaces=old).first():
+            return following
+        if not old.number:
+            raise TransitionRefusedError("It was a draft. Draft the period again instead.")
+        account = lock_account(old.account_id)
+        schedule = schedule_in(account, old.period)
+        statement = state_period(period_facts(account, old.period, schedule=schedule))
+        _refuse_unpriced(statement.rating)
+        refuse_lost_usage(statement.rating, _charged_on(old))
+        invoice = Invoice(
+            account=account,
+            kind=old.kind,
+            replaces=old,
+            period_start=old.period_start,
+            period_end=old.period_end,
+            finalise_after=now,
+            drafted_at=now,
+        )
+        write_statement(invoice, statement, now=now)
+        _settle_credits(account, invoice, statement, now=now)
+        expire_credits(account, now=now)
+        _number_invoice(invoice, because=because, now=now)
+    return invoice
+
+
+def _charged_on(invoice: Invoice) -> dict[Meter, int]:
+    rows = invoice.lines.filter(kind=InvoiceLine.Kind.USAGE).values_list("meter", "quantity")
+    charged: Counter[Meter] = Counter()
+    for meter, quantity in rows:
+        charged[Meter(meter)] += int(quantity)
+    return dict(charged)
 
 
 def _settle_credits(
@@ -212,7 +264,7 @@ def _close_period(account: Account, period: Period, *, now: datetime) -> None:
     expire_credits(account, now=now)
 
 
-def _number_invoice(invoice: Invoice, *, now: datetime) -> None:
+def _number_invoice(invoice: Invoice, *, because: Because, now: datetime) -> None:
     """Give the invoice the next number of the year and its final state.
 
     The last step, because the counter's row is locked from here to the commit, for everybody.
@@ -222,11 +274,18 @@ def _number_invoice(invoice: Invoice, *, now: datetime) -> None:
     series.last_number += 1
     series.save(update_fields=["last_number"])
     invoice.number = f"{series.year}-{series.last_number:06d}"
-    invoice.finalised_at = now
-    invoice.waiting_for = ""
-    if invoice.amount_due:
-        invoice.status = Invoice.Status.PENDING
-    else:
-        invoice.status = Invoice.Status.PAID
-        invoice.paid_at = now
-    invoice.save(update_fields=["number", "status", "finalised_at", "paid_at", "waiting_for"])
+    invoice.finalised_at, invoice.waiting_for = now, ""
+    invoice.status = Invoice.Status.PENDING
+    # Number and state in one statement: a constraint wants both, and a trigger nothing after.
+    invoice.save(update_fields=["number", "status", "finalised_at", "waiting_for"])
+    InvoiceTransition.objects.create(
+        invoice=invoice,
+        from_status=Invoice.Status.DRAFT,
+        to_status=Invoice.Status.PENDING,
+        reason=because.reason,
+        by_id=because.user_id,
+        at=now,
+    )
+    if not invoice.amount_due:
+        nothing_due = Because("Nothing is due", because.user_id)
+        record_transition(invoice, InvoiceStatus.PAID, because=nothing_due, now=now)
