@@ -31,6 +31,8 @@ from unfold.widgets import (  # type: ignore[import-untyped]
 )
 
 from billing import services
+from billing.history import UsageNotKeptError
+from billing.lifecycle import TransitionRefusedError
 from billing.money import Money
 from metering.pages import ModelAdmin, ModelForm, Page
 
@@ -44,6 +46,9 @@ REFUSALS = (
     services.PriceBookRefusedError,
     services.SubscriptionRefusedError,
     services.TopUpRefusedError,
+    services.UsageUnpricedError,
+    TransitionRefusedError,
+    UsageNotKeptError,
 )
 """What services raise when a person should say it differently; their messages say how."""
 

@@ -1,16 +1,27 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from billing import services
-from billing.admin.asking import MISSING, money, price_text
+from billing.admin.asking import (
+    MISSING,
+    Question,
+    WithButtons,
+    ask,
+    button,
+    money,
+    price_text,
+    text_field,
+)
 from billing.charges import PartKind
 from billing.models import (
     CreditEntry,
@@ -18,6 +29,7 @@ from billing.models import (
     InvoiceDiscount,
     InvoiceLine,
     InvoiceLinePart,
+    InvoiceTransition,
     UnpricedUsage,
 )
 from billing.rating import decimal_text
@@ -30,6 +42,7 @@ REFUSALS = (
     services.UsageNotConservedError,
     services.UsageUnpricedError,
 )
+RIGHT = "billing.change_invoice"
 _LIMITS = (PartKind.MINIMUM, PartKind.MAXIMUM)
 
 
@@ -41,6 +54,48 @@ def part_text(part: InvoiceLinePart) -> str:
     if part.kind == PartKind.FREE:
         return f"{name}: {decimal_text(part.exact_quantity)}"
     return f"{name}: {decimal_text(part.exact_quantity)} × {price_text(part.unit_price)}"
+
+
+class ReasonForm(forms.Form):
+    """Why an invoice changes its state; kept with the change."""
+
+    reason = text_field("Reason", max_length=200)
+
+
+MARK_PAID = Question(
+    "Mark the invoice paid", "Its money came in another way.", "Mark paid", ReasonForm
+)
+RETRY_PAYMENT = Question(
+    "Retry the payment", "The payment is tried once more.", "Retry payment", ReasonForm
+)
+WRITE_OFF = Question(
+    "Write the invoice off", "Nobody collects it any more; it may be paid.", "Write off", ReasonForm
+)
+VOID = Question(
+    "Void the invoice",
+    "It asks for nothing any more, and the credit it used is there again. Its number stays used.",
+    "Void",
+    ReasonForm,
+)
+ISSUE_AGAIN = Question(
+    "Void the invoice and issue another",
+    "Another invoice for the same period takes its place, with the terms and rules of now.",
+    "Void and issue again",
+    ReasonForm,
+)
+
+
+class InvoiceTransitionRows(ReadOnlyRows[InvoiceTransition, Invoice]):
+    """From which state to which, when, by whom and why."""
+
+    model = InvoiceTransition
+    hide_title = True
+    fields = ("at", "from_status", "to_status", "by", "reason")
+    verbose_name_plural = "history"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[InvoiceTransition]:
+        """Return the changes with the people who made them."""
+        return super().get_queryset(request).select_related("by")
 
 
 class InvoiceLineRows(ReadOnlyRows[InvoiceLine, Invoice]):
@@ -126,7 +181,7 @@ class InvoiceCreditRows(ReadOnlyRows[CreditEntry, Invoice]):
 
 
 @admin.register(Invoice)
-class InvoiceAdmin(ReadOnlyPage[Invoice]):
+class InvoiceAdmin(WithButtons, ReadOnlyPage[Invoice]):
     """Invoices. Their figures come from the services; a person says when."""
 
     own_subscription_fee = money("subscription_fee")
@@ -154,8 +209,9 @@ class InvoiceAdmin(ReadOnlyPage[Invoice]):
     list_select_related = ("account",)
     search_fields = ("number", "account__name", "account__id")
     date_hierarchy = "period_start"
-    inlines = (InvoiceLineRows, InvoiceDiscountRows, InvoiceCreditRows)
+    inlines = (InvoiceLineRows, InvoiceDiscountRows, InvoiceCreditRows, InvoiceTransitionRows)
     actions = ("draft_again", "finalise")
+    actions_detail = ("mark_paid", "retry_payment", "write_off", "void", "issue_again")
     fieldsets = (
         (
             None,
@@ -163,6 +219,7 @@ class InvoiceAdmin(ReadOnlyPage[Invoice]):
                 "fields": (
                     ("account", "number"),
                     ("kind", "status"),
+                    ("replaces",),
                     ("period_start", "period_end"),
                     "waiting_for",
                 )
@@ -221,9 +278,37 @@ class InvoiceAdmin(ReadOnlyPage[Invoice]):
     def finalise(self, request: HttpRequest, invoices: QuerySet[Invoice]) -> None:
         """Make the drafts final, those that may be."""
         now = datetime.now(UTC)
+        because = services.Because(f"Finalised by {request.user}", request.user.pk)
         self._each(
-            request, invoices, lambda invoice: services.finalise_invoice(invoice.pk, now=now)
+            request,
+            invoices,
+            lambda invoice: services.finalise_invoice(invoice.pk, now=now, because=because),
         )
+
+    @button("Mark paid", right=RIGHT)
+    def mark_paid(self, request: HttpRequest, invoice: Invoice) -> HttpResponse:
+        """Note that it was paid elsewhere."""
+        return _change(self, request, invoice, MARK_PAID, services.mark_paid)
+
+    @button("Retry payment", right=RIGHT)
+    def retry_payment(self, request: HttpRequest, invoice: Invoice) -> HttpResponse:
+        """Ask for another try at the payment."""
+        return _change(self, request, invoice, RETRY_PAYMENT, services.retry_payment)
+
+    @button("Write off", right=RIGHT)
+    def write_off(self, request: HttpRequest, invoice: Invoice) -> HttpResponse:
+        """Give up collecting it."""
+        return _change(self, request, invoice, WRITE_OFF, services.write_off)
+
+    @button("Void", right=RIGHT)
+    def void(self, request: HttpRequest, invoice: Invoice) -> HttpResponse:
+        """Take it back."""
+        return _change(self, request, invoice, VOID, services.void_invoice)
+
+    @button("Void and issue again", right=RIGHT)
+    def issue_again(self, request: HttpRequest, invoice: Invoice) -> HttpResponse:
+        """Take it back and issue another for its period."""
+        return _change(self, request, invoice, ISSUE_AGAIN, services.reissue_invoice)
 
     def has_write_permission(self, request: HttpRequest) -> bool:
         """Return whether the user's own rights let them draft and finalise."""
@@ -245,6 +330,23 @@ class InvoiceAdmin(ReadOnlyPage[Invoice]):
             else:
                 state = written.get_status_display() if written else "nothing to invoice"
                 self.message_user(request, f"{name}: {state}", messages.SUCCESS)
+
+
+def _change(
+    page: InvoiceAdmin,
+    request: HttpRequest,
+    invoice: Invoice,
+    question: Question,
+    service: Callable[..., Invoice],
+) -> HttpResponse:
+    """Ask for the reason, then let the service change the invoice's state."""
+
+    def work(said: Mapping[str, Any]) -> str:
+        because = services.Because(said["reason"], request.user.pk)
+        changed = service(invoice.pk, because=because, now=datetime.now(UTC))
+        return f"{changed}: {changed.get_status_display()}."
+
+    return ask(page, request, invoice, question, work)
 
 
 class UnpricedInWords:
