@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
+
+import pytest
+import typst
 
 from billing.charges import PartKind
 from billing.documents.document import (
@@ -28,6 +32,13 @@ from billing.documents.document import (
 from billing.money import Money
 from billing.totals import Tax, add_up
 from metering.period import Period
+
+FONTS = {"Noto Sans", "Noto Sans Arabic", "Noto Sans CJK SC", "Noto Color Emoji"}
+# In CI a font that is missing is a failure.
+needs_fonts = pytest.mark.skipif(
+    "CI" not in os.environ and not set(typst.Fonts().families()) >= FONTS,
+    reason="the Noto fonts are not installed",
+)
 
 MAY = Period(datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC))
 MAY_IN_BERLIN = Period(datetime(2026, 4, 30, 22, tzinfo=UTC), datetime(2026, 5, 31, 22, tzinfo=UTC))
