@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
 from billing.charges import ChargePart, PartKind, PerUnit
+from billing.copying import copy_in
 from billing.discounts import Discount
 from billing.fees import FeeKind, FeeLine, Interval
 from billing.models import (
@@ -45,26 +47,38 @@ _FEE_UNITS = {Interval.MONTHLY: "periods", Interval.ANNUAL: "years"}
 _IN_UNITS = (PartKind.FREE, PartKind.UNITS, PartKind.PERCENT)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What hangs on one draft, not saved yet."""
+
+    lines: list[InvoiceLine]
+    parts: list[InvoiceLinePart]
+    discounts: list[InvoiceDiscount]
+
+
 def write_statement(invoice: Invoice, statement: Statement, *, now: datetime) -> None:
     """Save a draft with the statement's figures, lines and discounts in place of those it had."""
-    totals, tax = statement.totals, statement.facts.tax
-    invoice.currency = statement.facts.currency
-    invoice.tax_rate, invoice.tax_is_inclusive = tax.rate, tax.is_inclusive
-    invoice.subscription_fee = totals.subscription_fee.amount
-    invoice.usage_fee = totals.usage_fee.amount
-    invoice.discounts = totals.discounts.amount
-    invoice.credits_used = totals.credits_used.amount
-    invoice.adjustments = totals.adjustments.amount
-    invoice.tax = totals.tax.amount
-    invoice.credited = totals.credited.amount
-    invoice.total_amount = totals.total_amount.amount
-    invoice.prepaid_used = totals.prepaid_used.amount
-    invoice.amount_due = totals.amount_due.amount
-    invoice.computed_at = now
+    _set_figures(invoice, statement, now=now)
     invoice.save()
     _clear(invoice)
-    _write_lines(invoice, statement)
-    InvoiceDiscount.objects.bulk_create(_discounts(invoice, statement))
+    rows = _rows_of(invoice, statement)
+    InvoiceLine.objects.bulk_create(rows.lines)
+    InvoiceLinePart.objects.bulk_create(rows.parts)
+    InvoiceDiscount.objects.bulk_create(rows.discounts)
+
+
+def write_new_statements(drafts: Sequence[tuple[Invoice, Statement]], *, now: datetime) -> None:
+    """Save many new drafts with their figures, lines and discounts, a COPY for each table."""
+    for invoice, statement in drafts:
+        _set_figures(invoice, statement, now=now)
+    copy_in([invoice for invoice, _ in drafts])
+    rows = [_rows_of(invoice, statement) for invoice, statement in drafts]
+    copy_in([line for of_draft in rows for line in of_draft.lines])
+    parts = [part for of_draft in rows for part in of_draft.parts]
+    for part in parts:
+        part.line = part.line  # its line has a key by now
+    copy_in(parts)
+    copy_in([discount for of_draft in rows for discount in of_draft.discounts])
 
 
 def has_lines(statement: Statement) -> bool:
@@ -81,7 +95,22 @@ def discard_draft(invoice: Invoice) -> None:
 def note_unpriced(account: Account, period: Period, rating: Rating, *, now: datetime) -> None:
     """Keep which usage of `period` has no price, in place of what was noted before."""
     account.unpriced_usage.filter(billing_period_start=period.start).delete()
-    UnpricedUsage.objects.bulk_create(
+    UnpricedUsage.objects.bulk_create(_unpriced_rows(account, period, rating, now=now))
+
+
+def note_unpriced_of(noted: Sequence[tuple[Account, Period, Rating]], *, now: datetime) -> None:
+    """Do what `note_unpriced` does for many accounts, one period of each."""
+    UnpricedUsage.objects.filter(
+        account__in=[account for account, _, _ in noted],
+        billing_period_start__in={period.start for _, period, _ in noted},
+    ).delete()
+    copy_in([row for one in noted for row in _unpriced_rows(*one, now=now)])
+
+
+def _unpriced_rows(
+    account: Account, period: Period, rating: Rating, *, now: datetime
+) -> list[UnpricedUsage]:
+    return [
         UnpricedUsage(
             account=account,
             billing_period_start=period.start,
@@ -93,7 +122,7 @@ def note_unpriced(account: Account, period: Period, rating: Rating, *, now: date
             noted_at=now,
         )
         for unpriced in rating.unpriced
-    )
+    ]
 
 
 def _clear(invoice: Invoice) -> None:
@@ -102,23 +131,44 @@ def _clear(invoice: Invoice) -> None:
     invoice.applied_discounts.all().delete()
 
 
-def _write_lines(invoice: Invoice, statement: Statement) -> None:
-    fees = [_fee_line(fee) for fee in statement.fees]
-    fees += [_fee_discount_line(discount, statement) for discount in statement.fee_discounts]
+def _set_figures(invoice: Invoice, statement: Statement, *, now: datetime) -> None:
+    totals, tax = statement.totals, statement.facts.tax
+    invoice.currency = statement.facts.currency
+    invoice.tax_rate, invoice.tax_is_inclusive = tax.rate, tax.is_inclusive
+    invoice.subscription_fee = totals.subscription_fee.amount
+    invoice.usage_fee = totals.usage_fee.amount
+    invoice.discounts = totals.discounts.amount
+    invoice.credits_used = totals.credits_used.amount
+    invoice.adjustments = totals.adjustments.amount
+    invoice.tax = totals.tax.amount
+    invoice.credited = totals.credited.amount
+    invoice.total_amount = totals.total_amount.amount
+    invoice.prepaid_used = totals.prepaid_used.amount
+    invoice.amount_due = totals.amount_due.amount
+    invoice.computed_at = now
+
+
+def _rows_of(invoice: Invoice, statement: Statement) -> _Rows:
+    """Return the rows of a draft that has its key."""
+    rated = statement.rating.lines
     usage = [
         _usage_line(line, discount)
-        for line, discount in zip(statement.rating.lines, statement.line_discounts, strict=True)
+        for line, discount in zip(rated, statement.line_discounts, strict=True)
     ]
-    lines = [*fees, *usage]
+    lines = [
+        *(_fee_line(fee) for fee in statement.fees),
+        *(_fee_discount_line(discount, statement) for discount in statement.fee_discounts),
+        *usage,
+    ]
     for position, line in enumerate(lines, start=1):
         line.invoice, line.position = invoice, position
-    InvoiceLine.objects.bulk_create(lines)
-    InvoiceLinePart.objects.bulk_create(
+    parts = [
         part
-        for row, rated in zip(usage, statement.rating.lines, strict=True)
+        for row, line in zip(usage, rated, strict=True)
         if row.unit_price is None
-        for part in _line_parts(row, rated.parts)
-    )
+        for part in _line_parts(row, line.parts)
+    ]
+    return _Rows(lines, parts, list(_discounts(invoice, statement)))
 
 
 def _fee_line(fee: FeeLine) -> InvoiceLine:

@@ -22,6 +22,7 @@ from billing.services.credits import (
     expire_due_credits_of,
     grant_monthly_credits,
 )
+from billing.services.drafting import draft_open_periods
 from billing.services.invoices import (
     BILLING_A_PERIOD,
     InvoiceNotReadyError,
@@ -68,9 +69,14 @@ def draft_due_invoices(now: datetime) -> int:
         kind__in=BILLING_A_PERIOD,
         period_start=OuterRef("open_period_start"),
     ).exclude(status=Invoice.Status.VOID)
-    due = Account.objects.filter(
-        ~Exists(drafted), parked_reason="", open_period_end__lte=now
-    ).order_by("open_period_end")[:ACCOUNTS_A_SWEEP]
+    due = list(
+        Account.objects.filter(
+            ~Exists(drafted), parked_reason="", open_period_end__lte=now
+        ).order_by("open_period_end")[:ACCOUNTS_A_SWEEP]
+    )
+    count = draft_open_periods([account.pk for account in due], now=now)
+    if count is not None:
+        return count
     return sum(
         _try_account(
             account.pk,

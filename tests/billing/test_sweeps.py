@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import OperationalError
 
 from billing import services, tasks
-from billing.models import Account, CreditEntry, Invoice
+from billing.models import Account, CreditEntry, Invoice, PriceBook
 from metering.models import AccountRegistration
 from tests.billing.usage import (
     AFTER_MAY,
@@ -18,6 +19,7 @@ from tests.billing.usage import (
     open_account,
     read_streams_until,
     record_first_invoice,
+    record_usage,
 )
 
 pytestmark = pytest.mark.django_db
@@ -124,11 +126,11 @@ def test_an_account_that_is_only_busy_is_not_parked(
         raise OperationalError("canceling statement due to lock timeout")
 
     with monkeypatch.context() as patched:
-        patched.setattr("billing.services.sweeps.draft_invoice", time_out)
+        patched.setattr("billing.services.drafting.facts_of", time_out)
         assert services.draft_due_invoices(MAY.end) == 0
     account.refresh_from_db()
     assert account.parked_reason == ""
-    assert "account is busy" in caplog.text
+    assert "accounts are busy" in caplog.text
     assert services.draft_due_invoices(MAY.end) == 1
 
 
@@ -151,8 +153,25 @@ def test_a_sweep_that_runs_out_of_time_parks_nobody(monkeypatch: pytest.MonkeyPa
     def out_of_time(*_args: object, **_options: object) -> None:
         raise SoftTimeLimitExceeded
 
-    monkeypatch.setattr("billing.services.sweeps.draft_invoice", out_of_time)
+    monkeypatch.setattr("billing.services.drafting.state_period", out_of_time)
     with pytest.raises(SoftTimeLimitExceeded):
         services.draft_due_invoices(AFTER_MAY)
     account.refresh_from_db()
     assert account.parked_reason == ""
+
+
+def test_an_invoice_that_the_database_refuses_parks_its_account_alone() -> None:
+    good, bad = open_account("Good"), open_account("Bad")
+    book = PriceBook.objects.create(code="bad", name="Bad", account=bad)
+    version = book.versions.create(effective_from=MAY.start)
+    for meter in ("cpu", "memory", "network_egress"):
+        version.prices.create(meter=meter, unit_price=Decimal(10) ** 11)
+    terms = services.AgreedTerms(fee=Decimal(1), price_book=book)
+    services.subscribe(bad.pk, plan_code="enterprise", now=MAY.start, agreed=terms)
+    for account in (good, bad):
+        record_usage(account.pk, cpu_s=10**7)
+    # More digits than an amount has room for.
+    assert services.draft_due_invoices(MAY.end) == 1
+    assert Invoice.objects.get().account == good
+    bad.refresh_from_db()
+    assert bad.parked_reason.startswith("DataError: numeric field overflow")

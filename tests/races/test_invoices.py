@@ -44,6 +44,16 @@ def test_ten_processes_drafting_one_period_give_one_invoice() -> None:
     assert InvoiceLine.objects.count() == 4
 
 
+def test_ten_sweeps_at_once_draft_each_account_once() -> None:
+    for number in range(30):
+        record_usage(open_account(str(number), plan_code="team").pk, cpu_s=10**6)
+    assert run_at_once(lambda _: services.draft_due_invoices(MAY.end)) == [0] * WORKERS
+    # Accounts that another sweep held are left to it, so one more finds what was left.
+    services.draft_due_invoices(MAY.end)
+    assert Invoice.objects.count() == Account.objects.count() == 30
+    assert InvoiceLine.objects.count() == 60
+
+
 def look_then_write(account_id: UUID) -> None:
     """What drafting would be without the lock, on rows that no constraint is about."""
     if not Invoice.objects.filter(account_id=account_id).exists():
