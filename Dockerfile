@@ -1,5 +1,11 @@
 FROM python:3.11-slim-bookworm
 
+# For names on invoices, in any script: without them a PDF has boxes (docs/adr/0007-invoices-as-pdf.md).
+RUN apt-get update --quiet \
+    && apt-get install --quiet --yes --no-install-recommends \
+        fonts-noto-core fonts-noto-cjk fonts-noto-color-emoji \
+    && rm --recursive /var/lib/apt/lists
+
 # Nothing here needs root at run time, and the meter's socket is given by its group (compose).
 RUN useradd --create-home --uid 10001 soulbox
 WORKDIR /srv/soulbox
