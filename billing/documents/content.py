@@ -46,6 +46,7 @@ _TITLES: Final = {
     DocumentKind.CREDIT_NOTE: "Credit note",
 }
 _MARKS: Final = {DocumentStatus.DRAFT: "DRAFT", DocumentStatus.VOID: "VOID"}
+_DUE_NAMES: Final = {DocumentStatus.PAID: "Amount paid", DocumentStatus.VOID: "Amount"}
 _PARTS: Final = {
     PartKind.FREE: "Free",
     PartKind.UNITS: "Units",
@@ -91,6 +92,7 @@ def content_of(document: InvoiceDocument) -> dict[str, Content]:
         "seller": _party(document.seller),
         "buyer": _party(document.buyer),
         "due": _amount(document.totals.amount_due),
+        "due_name": _DUE_NAMES.get(document.status, "Amount due"),
         "due_note": _due_note(document),
         "has_discounts": any(line.discount for line in document.usage_lines),
         "fees": [_fee(fee, document) for fee in document.fees],

@@ -302,7 +302,12 @@ def test_what_was_large_is_forgotten() -> None:
     [
         (None, DocumentStatus.DRAFT, DocumentKind.USAGE, ["Draft", "DRAFT", "may still change"]),
         ("SB-1", DocumentStatus.VOID, DocumentKind.USAGE, ["VOID", "nothing is due"]),
-        ("SB-1", DocumentStatus.PAID, DocumentKind.FINAL, ["Final invoice", "Paid on 5 Jun 2026."]),
+        (
+            "SB-1",
+            DocumentStatus.PAID,
+            DocumentKind.FINAL,
+            ["Final invoice", "Amount paid", "Paid on 5 Jun 2026."],
+        ),
         ("SB-1", DocumentStatus.PENDING, DocumentKind.CREDIT_NOTE, ["Credit note"]),
     ],
 )
