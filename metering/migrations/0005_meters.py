@@ -142,7 +142,11 @@ class Migration(migrations.Migration):
             name="gone_at",
             field=models.DateTimeField(blank=True, null=True),
         ),
-        migrations.RunSQL("UPDATE metering_life SET gone_at = ended_at", migrations.RunSQL.noop),
+        # Checks that wait for the commit would keep the table from being altered below.
+        migrations.RunSQL(
+            "UPDATE metering_life SET gone_at = ended_at; SET CONSTRAINTS ALL IMMEDIATE",
+            migrations.RunSQL.noop,
+        ),
         migrations.AddField(
             model_name="life",
             name="gpu_count",
