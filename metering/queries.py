@@ -24,7 +24,7 @@ from django.db.models.functions import Coalesce
 
 from metering import stream
 from metering.labels import require_label_name
-from metering.meters import UNITS, Meter
+from metering.meters import Meter
 from metering.models import (
     Host,
     Life,
@@ -39,21 +39,7 @@ from metering.period import Period, from_ms
 from metering.services import PUSHED
 from metering.silence import SILENT_AFTER
 from metering.stream import Waiting
-
-_LIFE_COLUMNS = {
-    meter: UNITS[meter].stored
-    for meter in (
-        Meter.CPU,
-        Meter.MEMORY,
-        Meter.GPU,
-        Meter.DISK_READ,
-        Meter.DISK_WRITE,
-        Meter.CPU_ALLOCATED,
-        Meter.MEMORY_ALLOCATED,
-    )
-}
-_NETWORK_COLUMNS = {Meter.NETWORK_EGRESS: "tx_bytes", Meter.NETWORK_INGRESS: "rx_bytes"}
-_STORAGE_COLUMNS = {Meter.STORAGE: "storage_byte_ms"}
+from metering.totals import LIFE_COLUMNS, NETWORK_COLUMNS, STORAGE_COLUMNS
 
 # Passes are two seconds apart and folds fifteen; after these many something is wrong.
 SILENT_AFTER_S = 20
@@ -240,9 +226,9 @@ def starts(account_id: UUID, period: Period) -> int:
 def _records(period: Period) -> Iterator[tuple[QuerySet[Any], str, dict[str, Sum]]]:
     """Yield the period's records of each table, the way to their lives, and sums by meter."""
     tables: tuple[tuple[QuerySet[Any], str, dict[Meter, str]], ...] = (
-        (UsageRecord.objects.all(), "life", _LIFE_COLUMNS),
-        (NetworkUsageRecord.objects.all(), "interface__life", _NETWORK_COLUMNS),
-        (StorageUsageRecord.objects.all(), "life", _STORAGE_COLUMNS),
+        (UsageRecord.objects.all(), "life", LIFE_COLUMNS),
+        (NetworkUsageRecord.objects.all(), "interface__life", NETWORK_COLUMNS),
+        (StorageUsageRecord.objects.all(), "life", STORAGE_COLUMNS),
     )
     for records, life, columns in tables:
         yield (

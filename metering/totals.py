@@ -11,35 +11,29 @@ from django.db import connection
 from metering.meters import UNITS, Meter
 from metering.period import Period
 
+LIFE_COLUMNS = {
+    meter: UNITS[meter].stored
+    for meter in (
+        Meter.CPU,
+        Meter.MEMORY,
+        Meter.GPU,
+        Meter.DISK_READ,
+        Meter.DISK_WRITE,
+        Meter.CPU_ALLOCATED,
+        Meter.MEMORY_ALLOCATED,
+    )
+}
+NETWORK_COLUMNS = {Meter.NETWORK_EGRESS: "tx_bytes", Meter.NETWORK_INGRESS: "rx_bytes"}
+STORAGE_COLUMNS = {Meter.STORAGE: "storage_byte_ms"}
+
 # A network record knows its interface, the other two their life.
 _OF_A_LIFE = "record.life_id = life.id"
 _OF_AN_INTERFACE = "record.interface_id = interface.interface"
 _INTERFACES = "JOIN metering_interfacereading interface ON interface.life_id = life.id"
 _TABLES: tuple[tuple[str, str, str, dict[Meter, str]], ...] = (
-    (
-        "metering_usagerecord",
-        "",
-        _OF_A_LIFE,
-        {
-            meter: UNITS[meter].stored
-            for meter in (
-                Meter.CPU,
-                Meter.MEMORY,
-                Meter.GPU,
-                Meter.DISK_READ,
-                Meter.DISK_WRITE,
-                Meter.CPU_ALLOCATED,
-                Meter.MEMORY_ALLOCATED,
-            )
-        },
-    ),
-    (
-        "metering_networkusagerecord",
-        _INTERFACES,
-        _OF_AN_INTERFACE,
-        {Meter.NETWORK_EGRESS: "tx_bytes", Meter.NETWORK_INGRESS: "rx_bytes"},
-    ),
-    ("metering_storageusagerecord", "", _OF_A_LIFE, {Meter.STORAGE: "storage_byte_ms"}),
+    ("metering_usagerecord", "", _OF_A_LIFE, LIFE_COLUMNS),
+    ("metering_networkusagerecord", _INTERFACES, _OF_AN_INTERFACE, NETWORK_COLUMNS),
+    ("metering_storageusagerecord", "", _OF_A_LIFE, STORAGE_COLUMNS),
 )
 
 
