@@ -26,6 +26,7 @@ from billing.services.drafting import draft_open_periods
 from billing.services.invoices import (
     BILLING_A_PERIOD,
     InvoiceNotReadyError,
+    PeriodNotOpenError,
     draft_invoice,
     finalise_invoice,
 )
@@ -159,6 +160,9 @@ def _try_account(account_id: UUID, work: Callable[[], object], *, now: datetime)
     except (InvoiceNotReadyError, SoftTimeLimitExceeded):
         # The one is for the caller; the other tells the task to end, and nothing of the account.
         raise
+    except (Invoice.DoesNotExist, PeriodNotOpenError):
+        # Another sweep was quicker: the draft was of nothing and is gone, its period closed.
+        return False
     except OperationalError:
         # A lost connection or a held lock says nothing about the account; the next sweep retries.
         if not connection.is_usable():

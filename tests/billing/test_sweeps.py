@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
+from uuid import UUID
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
@@ -11,6 +12,7 @@ from django.db import OperationalError
 from billing import services, tasks
 from billing.models import Account, CreditEntry, Invoice, PriceBook
 from metering.models import AccountRegistration
+from metering.period import Period
 from tests.billing.usage import (
     AFTER_MAY,
     JUNE,
@@ -175,3 +177,36 @@ def test_an_invoice_that_the_database_refuses_parks_its_account_alone() -> None:
     assert Invoice.objects.get().account == good
     bad.refresh_from_db()
     assert bad.parked_reason.startswith("DataError: numeric field overflow")
+
+
+def test_a_draft_that_another_sweep_closed_parks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    account = open_account()
+    services.draft_due_invoices(MAY.end)
+    finalise = services.finalise_invoice
+
+    def finalise_second(invoice_id: int, *, now: datetime) -> Invoice | None:
+        finalise(invoice_id, now=now)
+        return finalise(invoice_id, now=now)
+
+    # Both sweeps listed the draft; it was of nothing, and is gone for the second.
+    monkeypatch.setattr("billing.services.sweeps.finalise_invoice", finalise_second)
+    assert services.finalise_due_invoices(AFTER_MAY) == 0
+    account.refresh_from_db()
+    assert account.parked_reason == ""
+
+
+def test_a_period_that_another_sweep_closed_parks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    account = open_account()
+    draft = services.draft_invoice
+
+    def draft_second(account_id: UUID, *, period: Period, now: datetime) -> Invoice:
+        first = draft(account_id, period=period, now=now)
+        services.finalise_invoice(first.pk, now=now)
+        return draft(account_id, period=period, now=now)
+
+    # Drafted one by one, as after a batch that the database refused.
+    monkeypatch.setattr("billing.services.sweeps.draft_open_periods", lambda *_, **__: None)
+    monkeypatch.setattr("billing.services.sweeps.draft_invoice", draft_second)
+    assert services.draft_due_invoices(AFTER_MAY) == 0
+    account.refresh_from_db()
+    assert account.parked_reason == ""
