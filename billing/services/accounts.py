@@ -82,7 +82,8 @@ def change_cycle(
 
     The next period starts where the one around `now` ends. What is not given stays; a change
     that is waiting is replaced, and asking for what holds already takes it back. Safe to repeat.
-    Raises AccountRefusedError, Account.DoesNotExist.
+    Raises Account.DoesNotExist, and AccountRefusedError, also between the moment of a change and
+    the close of the period before it.
     """
     with transaction.atomic():
         account = lock_account(account_id)
@@ -90,6 +91,14 @@ def change_cycle(
         day = anchor_day or account.next_anchor_day or account.anchor_day
         _refuse_unknown_zone(zone)
         _refuse_anchor_day(day)
+        if account.cycle_changes_at and account.cycle_changes_at <= now:
+            if (zone, day) == (account.next_time_zone, account.next_anchor_day):
+                return account
+            # Later periods are cut by it: they may have drafts, and readers have seen them.
+            raise AccountRefusedError(
+                f"The change from {account.cycle_changes_at} on is made when the period before "
+                "it is closed. Ask for another one then."
+            )
         if (zone, day) == (account.time_zone, account.anchor_day):
             account.next_time_zone, account.next_anchor_day = "", None
             account.cycle_changes_at = None

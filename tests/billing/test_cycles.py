@@ -123,3 +123,27 @@ def test_a_year_of_periods_has_neither_overlap_nor_hole(zone: str) -> None:
         assert following.start == period.end
         period = following
     assert period.start.year == 2027
+
+
+def test_a_change_asked_for_again_after_its_moment_is_not_put_off() -> None:
+    account = open_account()
+    services.change_cycle(account.pk, now=NOON, time_zone="America/New_York")
+    late = JUNE.start + timedelta(minutes=5)
+    draft = services.draft_current_period(account.pk, now=late)
+    services.change_cycle(account.pk, now=late, time_zone="America/New_York")
+    assert bill_open_period(account) == draft.period
+    assert bill_open_period(account).end == utc("2026-07-01T04:00")
+
+
+def test_another_change_waits_until_one_whose_moment_is_over_was_made() -> None:
+    account = open_account()
+    services.change_cycle(account.pk, now=NOON, anchor_day=15)
+    late = JUNE.start + timedelta(days=20)
+    draft = services.draft_current_period(account.pk, now=late)
+    for day in (1, 20):
+        with pytest.raises(services.AccountRefusedError, match="closed"):
+            services.change_cycle(account.pk, now=late, anchor_day=day)
+    bill_open_period(account)
+    assert bill_open_period(account) == draft.period
+    services.change_cycle(account.pk, now=late, anchor_day=1)
+    assert bill_open_period(account) == Period(draft.period_end, utc("2026-08-01T00:00"))
