@@ -6,7 +6,7 @@ Every function that is given an account expects its row to be locked by the call
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
@@ -163,12 +163,17 @@ def grant_period_credits(account: Account, period: Period, *, now: datetime) -> 
     """Grant the credits of `period`, by the second where a subscription covers a part of it.
 
     Safe to repeat. A closed period gets none, and a subscription that has not begun brings none.
+    An end that lies ahead may be taken back yet, so it does not count here: what it leaves
+    unearned is not spent, and is revoked when the period is finalised.
     """
     if period.start < account.open_period_start:
         return
     schedule = schedule_of(account)
     for row in subscriptions_in(account.pk, period).filter(started_at__lte=now):
-        earned = earned_credits(subscribed(row, account.currency), period=period, schedule=schedule)
+        terms = subscribed(row, account.currency)
+        if terms.end and terms.end > now and not terms.ends_period:
+            terms = replace(terms, end=None)
+        earned = earned_credits(terms, period=period, schedule=schedule)
         if not earned:
             continue
         grant, created = CreditGrant.objects.get_or_create(

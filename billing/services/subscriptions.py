@@ -322,7 +322,7 @@ def _end(account: Account, subscription: Subscription, *, at: datetime, now: dat
     subscription.expires_at = at
     subscription.save(update_fields=["expires_at", "ends_period"])
     # A later end may be taken back yet; finalising revokes what it leaves unearned.
-    if at <= window_end(now):
+    if at <= now or subscription.ends_period:
         revoke_unearned_credits(account, period_containing(account, at - _SECOND), now=now)
 
 

@@ -8,6 +8,7 @@ import pytest
 from billing import services
 from billing.fees import Interval
 from billing.models import Account, CreditEntry, Invoice, Plan, PriceBook, Subscription
+from billing.queries import preview_period
 from metering.period import Period
 from tests.billing.usage import (
     AFTER_MAY,
@@ -341,3 +342,38 @@ def test_annual_billing_that_a_plan_does_not_offer_is_refused() -> None:
         services.choose_plan(
             open_account().pk, plan_code="team", now=NOON, interval=Interval.ANNUAL
         )
+
+
+def test_a_trial_resumed_in_its_last_period_has_that_period_s_credits() -> None:
+    Plan.objects.filter(code="professional").update(trial_days=14)
+    account = open_account()
+    services.subscribe(account.pk, plan_code="professional", now=MAY.end - timedelta(days=5))
+    services.cancel_subscription(account.pk, now=MAY.end - timedelta(days=1))
+    services.grant_due_credits(MAY.end)
+    assert preview_period(account, JUNE).remaining_credits.amount == Decimal("30.00")
+    by = services.ByHand(reason="Support", reference="hour")
+    with pytest.raises(services.CreditRefusedError, match=r"30\.00 USD of credit are left"):
+        services.use_credit(account.pk, Decimal(31), by=by, now=MAY.end)
+    services.resume_subscription(account.pk, now=MAY.end + timedelta(days=1))
+    assert preview_period(account, JUNE).remaining_credits.amount == Decimal("100.00")
+
+
+def test_a_trial_not_resumed_in_its_last_period_keeps_what_it_earned() -> None:
+    Plan.objects.filter(code="professional").update(trial_days=14)
+    account = open_account()
+    services.subscribe(account.pk, plan_code="professional", now=MAY.end - timedelta(days=5))
+    services.cancel_subscription(account.pk, now=MAY.end - timedelta(days=1))
+    services.draft_due_invoices(AFTER_MAY)
+    services.finalise_due_invoices(AFTER_MAY)
+    services.grant_due_credits(AFTER_MAY)
+    record_usage(account.pk, JUNE.start, cpu_s=10**7)
+    assert bill(account, JUNE).credits_used == Decimal("30.00")
+
+
+def test_a_cancellation_taken_back_within_its_last_window_costs_no_credits() -> None:
+    Plan.objects.filter(code="professional").update(trial_days=14)
+    account = open_account(plan_code="professional")
+    trial_end = OPENED + timedelta(days=14)
+    services.cancel_subscription(account.pk, now=trial_end - timedelta(minutes=5))
+    services.resume_subscription(account.pk, now=trial_end - timedelta(minutes=4))
+    assert entries() == [("grant", "100.00")]
