@@ -107,6 +107,13 @@ def choose_plan(
                 f"The account is on {active.plan} at agreed terms. Contact sales to change it."
             )
         if _fee_a_month(wanted) > _fee_a_month(active):
+            committed_until = _committed_until(account, active)
+            if committed_until and now < committed_until:
+                # The new subscription has no minimum, and could be cancelled the next minute.
+                raise SubscriptionRefusedError(
+                    f"The account is committed until {committed_until}. Contact sales to change "
+                    "its plan before."
+                )
             return subscribe(account_id, plan_code=plan_code, now=now, interval=interval)
         return change_plan_at_end(account_id, plan_code=plan_code, now=now, interval=interval)
 

@@ -377,3 +377,13 @@ def test_a_cancellation_taken_back_within_its_last_window_costs_no_credits() -> 
     services.cancel_subscription(account.pk, now=trial_end - timedelta(minutes=5))
     services.resume_subscription(account.pk, now=trial_end - timedelta(minutes=4))
     assert entries() == [("grant", "100.00")]
+
+
+def test_an_upgrade_is_no_way_out_of_a_commitment() -> None:
+    account = open_account()
+    committed(account)
+    with pytest.raises(services.SubscriptionRefusedError, match="committed until 2027-05-01"):
+        services.choose_plan(account.pk, plan_code="team", now=MIDDLE)
+    assert spans(account) == [("professional", OPENED, None)]
+    over = datetime(2027, 5, 1, tzinfo=UTC)
+    assert services.choose_plan(account.pk, plan_code="team", now=over).started_at == over
