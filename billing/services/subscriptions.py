@@ -301,6 +301,8 @@ def _need_active(account: Account, now: datetime) -> Subscription:
 
 def _end_of(account: Account, active: Subscription, now: datetime) -> datetime:
     """Return when what is paid for or committed to ends."""
+    if active.ends_period and active.expires_at:
+        return active.expires_at
     terms, schedule = subscribed(active, account.currency), schedule_of(account)
     if active.trial_ends_at and now < active.trial_ends_at:
         return active.trial_ends_at

@@ -387,3 +387,12 @@ def test_an_upgrade_is_no_way_out_of_a_commitment() -> None:
     assert spans(account) == [("professional", OPENED, None)]
     over = datetime(2027, 5, 1, tzinfo=UTC)
     assert services.choose_plan(account.pk, plan_code="team", now=over).started_at == over
+
+
+def test_a_plan_for_the_end_follows_a_year_that_was_cancelled_at_once() -> None:
+    account = open_account()
+    services.subscribe(account.pk, plan_code="team", now=OPENED, interval=Interval.ANNUAL)
+    services.cancel_subscription_now(account.pk, now=MIDDLE)
+    end = MIDDLE + timedelta(minutes=15)
+    services.change_plan_at_end(account.pk, plan_code="professional", now=MIDDLE)
+    assert spans(account) == [("team", OPENED, end), ("professional", end, None)]
