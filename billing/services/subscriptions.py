@@ -346,8 +346,8 @@ def _take_back_changes(account: Account, active: Subscription, now: datetime) ->
 def _drop_changes_to_come(account: Account, now: datetime) -> None:
     # A change that was put off is an intention, no fact: nothing rests on its row yet.
     put_off = Subscription.objects.filter(account=account, started_at__gt=now)
-    put_off.filter(started_at__gt=F("recorded_at")).delete()
-    # Another worker whose clock is ahead of ours was quicker.
+    put_off.filter(started_at__gt=F("recorded_at"), credit_grants__isnull=True).delete()
+    # Another worker whose clock is ahead of ours was quicker: it began one, or brought its credit.
     if first := put_off.select_related("plan").order_by("started_at").first():
         raise SubscriptionRefusedError(
             f"The account is on {first.plan} from {first.started_at} on, which is not before {now}."

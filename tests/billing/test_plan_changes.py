@@ -396,3 +396,12 @@ def test_a_plan_for_the_end_follows_a_year_that_was_cancelled_at_once() -> None:
     end = MIDDLE + timedelta(minutes=15)
     services.change_plan_at_end(account.pk, plan_code="professional", now=MIDDLE)
     assert spans(account) == [("team", OPENED, end), ("professional", end, None)]
+
+
+def test_a_change_whose_credit_a_faster_clock_brought_is_not_dropped() -> None:
+    account = open_account(plan_code="team")
+    services.choose_plan(account.pk, plan_code="professional", now=MIDDLE)
+    services.grant_due_credits(MAY.end)
+    with pytest.raises(services.SubscriptionRefusedError, match="Professional from 2026-06-01"):
+        services.resume_subscription(account.pk, now=MAY.end - timedelta(seconds=1))
+    assert spans(account) == [("team", OPENED, MAY.end), ("professional", MAY.end, None)]
