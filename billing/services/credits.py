@@ -70,24 +70,24 @@ def grant_credit(
     Safe to repeat: the account's grant under this reference is found, and has to be the same
     credit. Raises CreditRefusedError, Account.DoesNotExist.
     """
-    effective_at = gift.effective_at or now
     with transaction.atomic():
         account = lock_account(account_id)
+        grant = CreditGrant.objects.filter(account=account, reference=gift.reference).first()
+        # Asked for again it is as good as then, though it may have expired since.
+        effective_at = grant.effective_at if grant else gift.effective_at or now
         amount = _checked(gift, account.currency, effective_at)
-        grant, created = CreditGrant.objects.get_or_create(
-            account=account,
-            reference=gift.reference,
-            defaults={
-                "kind": gift.kind,
-                "effective_at": effective_at,
-                "expires_at": gift.expires_at,
-                "priority": gift.priority,
-                "reason": gift.reason,
-                "granted_by_id": granted_by_id,
-                "granted_at": now,
-            },
-        )
-        if created:
+        if grant is None:
+            grant = CreditGrant.objects.create(
+                account=account,
+                reference=gift.reference,
+                kind=gift.kind,
+                effective_at=effective_at,
+                expires_at=gift.expires_at,
+                priority=gift.priority,
+                reason=gift.reason,
+                granted_by_id=granted_by_id,
+                granted_at=now,
+            )
             by = ByHand(user_id=granted_by_id)
             _append(grant, CreditEntry.Kind.GRANT, amount, now=now, by=by)
         elif (grant.kind, _granted(grant)) != (gift.kind, amount.amount):

@@ -273,3 +273,11 @@ def test_half_an_automatic_top_up_is_refused(threshold: str | None, amount: str 
 def test_a_top_up_of_nothing_is_refused() -> None:
     with pytest.raises(services.TopUpRefusedError, match="above 0"):
         services.request_top_up(open_account().pk, Decimal(0), now=OPENED)
+
+
+def test_credit_asked_for_again_after_it_expired_is_found() -> None:
+    account = open_account()
+    gift = services.Gift(CreditKind.PROMOTIONAL, Decimal(5), "Spring", "spring", expires_at=MAY.end)
+    grant = services.grant_credit(account.pk, gift, now=NOON)
+    assert services.grant_credit(account.pk, gift, now=AFTER_MAY) == grant
+    assert CreditEntry.objects.count() == 1
