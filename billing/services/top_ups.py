@@ -85,9 +85,13 @@ def grant_top_up(top_up_id: int, *, now: datetime) -> TopUp:
 
 def give_up_top_up(top_up_id: int, *, now: datetime) -> None:
     """Ask for it no longer. Safe to repeat; a top-up that was paid stays paid."""
-    TopUp.objects.filter(pk=top_up_id, grant__isnull=True, given_up_at__isnull=True).update(
-        given_up_at=now
-    )
+    account_id = TopUp.objects.values_list("account_id", flat=True).get(pk=top_up_id)
+    with transaction.atomic():
+        # Its money may arrive in this moment: then one of the two comes first.
+        lock_account(account_id)
+        TopUp.objects.filter(pk=top_up_id, grant__isnull=True, given_up_at__isnull=True).update(
+            given_up_at=now
+        )
 
 
 def _refuse_broken(amount: Decimal, currency: str) -> None:

@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from billing import services
 from billing.credits import CreditKind
@@ -281,3 +283,13 @@ def test_credit_asked_for_again_after_it_expired_is_found() -> None:
     grant = services.grant_credit(account.pk, gift, now=NOON)
     assert services.grant_credit(account.pk, gift, now=AFTER_MAY) == grant
     assert CreditEntry.objects.count() == 1
+
+
+def test_a_top_up_is_given_up_under_the_lock_that_its_money_takes() -> None:
+    account = open_account()
+    top_up = services.request_top_up(account.pk, Decimal(50), now=NOON)
+    with CaptureQueriesContext(connection) as queries:
+        services.give_up_top_up(top_up.pk, now=NOON)
+    statements = [query["sql"] for query in queries if "SAVEPOINT" not in query["sql"]]
+    locked = next(at for at, sql in enumerate(statements) if "FOR UPDATE" in sql)
+    assert all(sql.startswith("SELECT") for sql in statements[:locked])
