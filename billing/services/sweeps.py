@@ -136,6 +136,8 @@ def request_due_top_ups(now: datetime) -> int:
     due = Account.objects.filter(
         ~Exists(waiting),
         parked_reason="",
+        # Looked at first, so that nothing is summed up for accounts that ask for none.
+        top_up_threshold__isnull=False,
         top_up_threshold__gt=Coalesce(Subquery(prepaid), Value(Decimal(0))),
     ).order_by("pk")[:ACCOUNTS_A_SWEEP]
     return sum(

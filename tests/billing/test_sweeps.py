@@ -7,7 +7,8 @@ from uuid import UUID
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import OperationalError
+from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 
 from billing import services, tasks
 from billing.models import Account, CreditEntry, Invoice, PriceBook
@@ -210,3 +211,13 @@ def test_a_period_that_another_sweep_closed_parks_nobody(monkeypatch: pytest.Mon
     assert services.draft_due_invoices(AFTER_MAY) == 0
     account.refresh_from_db()
     assert account.parked_reason == ""
+
+
+def test_no_balance_is_summed_up_for_accounts_without_automatic_top_up() -> None:
+    open_account()
+    with CaptureQueriesContext(connection) as queries:
+        services.request_due_top_ups(NOON)
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN ANALYZE {queries[0]['sql']}")
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert "(never executed)" in plan[plan.index("SubPlan") :]
