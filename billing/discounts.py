@@ -38,6 +38,8 @@ class DiscountRule:
     # The lower comes first.
     priority: int = 0
     rule_id: int | None = None
+    # The plan it is for; an annual rule takes nothing off another plan's year. None: any.
+    plan_id: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.percent <= WHOLE:
@@ -92,11 +94,19 @@ def apply_discounts(
     return tuple(discounts)
 
 
-def discount_annual_fee(fee: Money, rules: Iterable[DiscountRule]) -> tuple[Discount, ...]:
-    """Return what the annual rules' percentages take off a year's fee, in order, never past it."""
+def discount_annual_fee(
+    fee: Money, rules: Iterable[DiscountRule], *, plan_id: int | None = None
+) -> tuple[Discount, ...]:
+    """Return what the annual rules' percentages take off a year's fee, in order, never past it.
+
+    The fee is of the plan `plan_id`.
+    """
     left = fee
     discounts: list[Discount] = []
-    for rule in _in_order(rule for rule in rules if rule.kind is RuleKind.ANNUAL):
+    holding = [
+        rule for rule in rules if rule.kind is RuleKind.ANNUAL and rule.plan_id in {None, plan_id}
+    ]
+    for rule in _in_order(holding):
         amount = min(left, fee.times(Fraction(rule.percent) / 100))
         if amount:
             discounts.append(

@@ -6,19 +6,20 @@ Many accounts at once: a fixed number of queries, however many they are.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TypeVar
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from django.db.models import Q, QuerySet, Sum
 
 from billing.credits import Credit, CreditKind, prepaid_credit_for, usage_credit_for
-from billing.discounts import DiscountRule, RuleKind
-from billing.fees import Commitment, Interval, Subscribed, earned_credits
-from billing.models import Account, CreditGrant, Plan, Subscription
+from billing.discount_rules import active_rules, first_day, holding_rules
+from billing.fees import Commitment, Interval, Subscribed, earned_credits, year_of
+from billing.models import Account, CreditGrant, Invoice, InvoiceDiscount, Plan, Subscription
 from billing.models import DiscountRule as DiscountRuleRow
 from billing.money import Money
 from billing.periods import Schedule, cover, windows_from
@@ -149,13 +150,14 @@ class _Reading:
             tax=account.tax,
             subscriptions=tuple(terms.values()),
             usage=usage,
-            rules=_holding(
+            rules=holding_rules(
                 self.rules,
                 account,
                 {row.plan_id for row in rows} or {self.default_plan.pk},
-                _first_day(period, schedule),
+                first_day(period, schedule),
             ),
             credits_held=tuple(held),
+            year_discounts=_year_discounts(account, terms.values(), period, schedule),
         )
 
 
@@ -176,7 +178,7 @@ def _read(wanted: Sequence[AccountPeriod]) -> _Reading:
     books = {row.price_book_id or row.plan.price_book_id for row in rows}
     return _Reading(
         subscriptions=subscriptions,
-        rules=list(_active_rules(accounts)),
+        rules=list(active_rules(accounts)),
         grants=_by_account(_held_grants(accounts, span)),
         granted=frozenset(
             CreditGrant.objects.filter(
@@ -206,6 +208,32 @@ def _held_grants(accounts: Iterable[UUID], span: Period) -> QuerySet[CreditGrant
         )
         .filter(balance__gt=0)
     )
+
+
+def _year_discounts(
+    account: Account, subscriptions: Iterable[Subscribed], period: Period, schedule: Schedule
+) -> dict[int, Money]:
+    """Return what invoices took off the years that began before `period` and are ended in it."""
+    taken: dict[int, Money] = {}
+    for terms in subscriptions:
+        ends_here = terms.end is not None and period.start < terms.end <= period.end
+        if not ends_here or terms.end is None or terms.interval is not Interval.ANNUAL:
+            continue
+        year = year_of(terms, terms.end - timedelta(seconds=1), schedule)
+        if year and year.start < period.start and terms.subscription_id:
+            amounts = (
+                InvoiceDiscount.objects.filter(
+                    base=InvoiceDiscount.Base.ANNUAL_FEE,
+                    base_amount=terms.fee.amount,
+                    invoice__account=account,
+                    invoice__period_start__lte=year.start,
+                    invoice__period_end__gt=year.start,
+                )
+                .exclude(invoice__status__in=[Invoice.Status.DRAFT, Invoice.Status.VOID])
+                .values_list("amount", flat=True)
+            )
+            taken[terms.subscription_id] = Money(sum(amounts, Decimal(0)), account.currency)
+    return taken
 
 
 def _is_eligible(grant: CreditGrant, period: Period) -> bool:
@@ -270,10 +298,6 @@ def _schedule(account: Account, rows: Iterable[Subscription]) -> Schedule:
     )
 
 
-def _first_day(period: Period, schedule: Schedule) -> date:
-    return period.start.astimezone(schedule.cycle_at(period.start).zone).date()
-
-
 def schedule_of(account: Account) -> Schedule:
     """Return how the account's time is cut into periods from its open one on."""
     return _schedule(account, account.subscriptions.filter(ends_period=True))
@@ -324,29 +348,9 @@ def subscribed(row: Subscription, currency: str) -> Subscribed:
         commitment=commitment,
         ends_period=row.ends_period,
         subscription_id=row.pk,
+        plan_id=row.plan_id,
+        zone=ZoneInfo(row.time_zone) if row.time_zone else None,
     )
-
-
-def rule_of(row: DiscountRuleRow) -> DiscountRule:
-    """Return a discount rule as the core takes it. Raises ValueError when it is no good."""
-    return DiscountRule(
-        name=row.name,
-        kind=RuleKind(row.kind),
-        percent=row.percent,
-        amount=row.amount,
-        min_amount=row.min_amount,
-        min_months=row.min_months,
-        priority=row.priority,
-        rule_id=row.pk,
-    )
-
-
-def rules_for(
-    account: Account, plans: Collection[int], period: Period, schedule: Schedule
-) -> tuple[DiscountRule, ...]:
-    """Return the discount rules in force for an account that is on these plans in `period`."""
-    rows = _active_rules([account.pk])
-    return _holding(rows, account, plans, _first_day(period, schedule))
 
 
 def credit_expiry(row: Subscription, period: Period, schedule: Schedule) -> datetime:
@@ -355,24 +359,3 @@ def credit_expiry(row: Subscription, period: Period, schedule: Schedule) -> date
     for _ in range(row.credit_rollover_periods):
         last = schedule.starting(last.end)
     return last.end
-
-
-def _active_rules(accounts: Collection[UUID]) -> QuerySet[DiscountRuleRow]:
-    return DiscountRuleRow.objects.filter(is_active=True).filter(
-        Q(account__isnull=True) | Q(account__in=accounts)
-    )
-
-
-def _holding(
-    rows: Iterable[DiscountRuleRow], account: Account, plans: Collection[int], day: date
-) -> tuple[DiscountRule, ...]:
-    """Return the rules that hold for the account's period that starts on a local `day`."""
-    return tuple(
-        rule_of(row)
-        for row in rows
-        if row.currency == account.currency
-        and (row.scope != row.Scope.ACCOUNT or row.account_id == account.pk)
-        and (row.scope != row.Scope.PLAN or row.plan_id in plans)
-        and (row.valid_from is None or row.valid_from <= day)
-        and (row.valid_to is None or row.valid_to > day)
-    )

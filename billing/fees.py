@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
+from zoneinfo import ZoneInfo
 
 from billing.money import Money
 from billing.periods import Schedule, add_months
@@ -60,6 +61,9 @@ class Subscribed:
     commitment: Commitment | None = None
     ends_period: bool = False
     subscription_id: int | None = None
+    plan_id: int | None = None
+    # Whose local days its years and its commitment are counted in. None: the schedule's of then.
+    zone: ZoneInfo | None = None
 
     def part_of(self, period: Period) -> Period | None:
         """Return the part of `period` that it covers, or None."""
@@ -98,6 +102,8 @@ class FeeLine:
     whole_seconds: int
     rate: Money
     amount: Money
+    subscription_id: int | None = None
+    plan_id: int | None = None
 
     def at_rate(self, rate: Money) -> FeeLine:
         """Return the line for the same seconds at another rate."""
@@ -217,7 +223,8 @@ def _annual_lines(
 def _years(subscription: Subscribed, schedule: Schedule) -> Iterator[Period]:
     """Yield the subscription's years without end, from the first that is paid for."""
     first = subscription.paid_from
-    zone = schedule.cycle_at(first).zone
+    # Of its own: a change of zone must not move the edge of a year into a closed period.
+    zone = subscription.zone or schedule.cycle_at(first).zone
     day = first.astimezone(zone).day
     start, number = first, 0
     while True:
@@ -230,7 +237,7 @@ def _years(subscription: Subscribed, schedule: Schedule) -> Iterator[Period]:
 def _committed_part(
     subscription: Subscribed, commitment: Commitment, period: Period, schedule: Schedule
 ) -> Period | None:
-    until = commitment_end(commitment, schedule)
+    until = commitment_end(commitment, schedule, zone=subscription.zone)
     return _between(
         max(subscription.start, commitment.start),
         min(subscription.end or period.end, until),
@@ -238,9 +245,11 @@ def _committed_part(
     )
 
 
-def commitment_end(commitment: Commitment, schedule: Schedule) -> datetime:
-    """Return where the commitment's term is over."""
-    zone = schedule.cycle_at(commitment.start).zone
+def commitment_end(
+    commitment: Commitment, schedule: Schedule, *, zone: ZoneInfo | None = None
+) -> datetime:
+    """Return where the commitment's term is over, in local days of `zone`."""
+    zone = zone or schedule.cycle_at(commitment.start).zone
     return add_months(commitment.start, commitment.months, zone)
 
 
@@ -255,6 +264,8 @@ def _line(kind: FeeKind, subscription: Subscribed, part: Period, *, of: Period) 
         whole_seconds=whole_seconds(of),
         rate=subscription.fee,
         amount=subscription.fee.times(-fraction if kind is FeeKind.UNUSED_FEE else fraction),
+        subscription_id=subscription.subscription_id,
+        plan_id=subscription.plan_id,
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from billing.credits import (
@@ -37,7 +37,8 @@ class PeriodFacts:
     """Everything that what a period comes to depends on.
 
     `usage` covers the period in order; `credits_held` are the credits with something left;
-    `rules` are the discount rules in force for the account in this period.
+    `rules` are the discount rules in force for the account in this period. `year_discounts` says,
+    by subscription, what was taken off a year that began before the period and ends in it.
     """
 
     period: Period
@@ -48,6 +49,7 @@ class PeriodFacts:
     usage: tuple[PricedUsage, ...]
     rules: tuple[DiscountRule, ...] = ()
     credits_held: tuple[Credit, ...] = ()
+    year_discounts: Mapping[int, Money] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,16 @@ def state_period(facts: PeriodFacts) -> Statement:
     discounted = Money.total((discount.amount for discount in discounts), currency)
     spent = usage_fee - discounted
 
-    fees = _unused_at_what_was_paid(
-        fee_lines(facts.subscriptions, period=period, schedule=schedule), facts.rules
+    fees = [
+        _at_what_was_paid(line, facts)
+        for line in fee_lines(facts.subscriptions, period=period, schedule=schedule)
+    ]
+    fee_discounts = tuple(
+        discount
+        for line in fees
+        if line.interval is Interval.ANNUAL and line.kind is FeeKind.FEE
+        for discount in discount_annual_fee(line.amount, facts.rules, plan_id=line.plan_id)
     )
-    fee_discounts = discount_annual_fee(_annual_fee(fees, currency), facts.rules)
     true_up = true_up_line(facts.subscriptions, spent, period=period, schedule=schedule)
     if true_up:
         fees.append(true_up)
@@ -127,7 +135,7 @@ def state_period(facts: PeriodFacts) -> Statement:
     return Statement(
         facts=facts,
         rating=rating,
-        fees=tuple(fees),
+        fees=tuple(line for line in fees if line.amount),
         fee_discounts=fee_discounts,
         discounts=discounts,
         credits_used=credits_used,
@@ -143,31 +151,16 @@ def _bills_annually(facts: PeriodFacts) -> bool:
     )
 
 
-def _unused_at_what_was_paid(
-    fees: Sequence[FeeLine], rules: Sequence[DiscountRule]
-) -> list[FeeLine]:
-    """Return the fees with what is given back of a year at the year's fee less its discounts.
+def _at_what_was_paid(line: FeeLine, facts: PeriodFacts) -> FeeLine:
+    """Return a fee line, what is given back of a year at the year's fee less its discounts.
 
     At the full fee, a year that was sold at a discount and ended soon after would bring money.
     """
-    lines: list[FeeLine] = []
-    for line in fees:
-        if line.kind is not FeeKind.UNUSED_FEE:
-            lines.append(line)
-            continue
-        discounts = discount_annual_fee(line.rate, rules)
-        off = Money.total((discount.amount for discount in discounts), line.rate.currency)
-        if (paid := line.at_rate(line.rate - off)).amount:
-            lines.append(paid)
-    return lines
-
-
-def _annual_fee(fees: Sequence[FeeLine], currency: str) -> Money:
-    return Money.total(
-        (
-            line.amount
-            for line in fees
-            if line.interval is Interval.ANNUAL and line.kind is FeeKind.FEE
-        ),
-        currency,
-    )
+    if line.kind is not FeeKind.UNUSED_FEE:
+        return line
+    taken = facts.year_discounts.get(line.subscription_id or 0)
+    if taken is None:
+        # The year began in this period too, so that its discounts are those of now.
+        discounts = discount_annual_fee(line.rate, facts.rules, plan_id=line.plan_id)
+        taken = Money.total((discount.amount for discount in discounts), facts.currency)
+    return line.at_rate(line.rate - taken)

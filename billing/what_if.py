@@ -18,7 +18,8 @@ from django.db.models import QuerySet
 
 import metering.queries
 from billing.credits import Credit, CreditKind
-from billing.facts import period_facts, rules_for, subscriptions_in
+from billing.discount_rules import rules_for
+from billing.facts import period_facts, subscriptions_in
 from billing.fees import Subscribed, earned_credits
 from billing.history import (
     UsageNotKeptError,

@@ -80,6 +80,8 @@ class Subscription(models.Model):
     fee = amount_column()
     monthly_credits = amount_column()
     credit_rollover_periods = models.PositiveSmallIntegerField(default=0)
+    # The account's when it started: its years and its commitment are counted in its days.
+    time_zone = models.CharField(max_length=64, blank=True, default="")
     # When it was decided. One that starts later may be dropped until then.
     recorded_at = models.DateTimeField()
     # Whole seconds, because fees are shared out by the second.

@@ -161,6 +161,8 @@ def reissue_invoice(invoice_id: int, *, because: Because, now: datetime) -> Invo
         statement = state_period(period_facts(account, old.period, schedule=schedule))
         _refuse_unpriced(statement.rating)
         refuse_lost_usage(statement.rating, _charged_on(old))
+        if not has_lines(statement):
+            raise TransitionRefusedError("There is nothing left to invoice. Void it instead.")
         invoice = Invoice(
             account=account,
             kind=old.kind,

@@ -236,6 +236,7 @@ def _make(
         fee=fee,
         monthly_credits=plan.monthly_credits if credits_ is None else credits_,
         credit_rollover_periods=plan.credit_rollover_periods,
+        time_zone=account.time_zone,
         recorded_at=now,
         started_at=now.replace(microsecond=0),
         trial_ends_at=_trial_end(account, plan, now.replace(microsecond=0), trial_days),
@@ -312,8 +313,10 @@ def _end_of(account: Account, active: Subscription, now: datetime) -> datetime:
 
 
 def _committed_until(account: Account, active: Subscription) -> datetime | None:
-    commitment = subscribed(active, account.currency).commitment
-    return commitment_end(commitment, schedule_of(account)) if commitment else None
+    terms = subscribed(active, account.currency)
+    if terms.commitment is None:
+        return None
+    return commitment_end(terms.commitment, schedule_of(account), zone=terms.zone)
 
 
 def _end(account: Account, subscription: Subscription, *, at: datetime, now: datetime) -> None:

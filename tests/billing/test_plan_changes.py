@@ -7,7 +7,15 @@ import pytest
 
 from billing import services
 from billing.fees import Interval
-from billing.models import Account, CreditEntry, Invoice, Plan, PriceBook, Subscription
+from billing.models import (
+    Account,
+    CreditEntry,
+    DiscountRule,
+    Invoice,
+    Plan,
+    PriceBook,
+    Subscription,
+)
 from billing.queries import preview_period
 from metering.period import Period
 from tests.billing.usage import (
@@ -405,3 +413,64 @@ def test_a_change_whose_credit_a_faster_clock_brought_is_not_dropped() -> None:
     with pytest.raises(services.SubscriptionRefusedError, match="Professional from 2026-06-01"):
         services.resume_subscription(account.pk, now=MAY.end - timedelta(seconds=1))
     assert spans(account) == [("team", OPENED, MAY.end), ("professional", MAY.end, None)]
+
+
+def test_an_unused_year_goes_back_at_what_was_paid_for_it_then() -> None:
+    account = open_account()
+    sale = DiscountRule.objects.create(name="Sale", kind="annual", percent=Decimal(50))
+    services.subscribe(account.pk, plan_code="team", now=OPENED, interval=Interval.ANNUAL)
+    assert bill(account, MAY).subscription_fee == 1794
+    DiscountRule.objects.filter(pk=sale.pk).update(is_active=False)
+    services.cancel_subscription_now(account.pk, now=JUNE.start)
+    account.refresh_from_db()
+    # 333 days and 23 hours 45 minutes of 365 days, of the half that was paid.
+    assert bill(account, account.open_period).credited == Decimal("1641.58")
+
+
+def test_a_year_sold_at_full_price_goes_back_at_full_price() -> None:
+    account = open_account()
+    services.subscribe(account.pk, plan_code="team", now=OPENED, interval=Interval.ANNUAL)
+    bill(account, MAY)
+    DiscountRule.objects.create(name="Sale", kind="annual", percent=Decimal(50))
+    services.cancel_subscription_now(account.pk, now=JUNE.start)
+    account.refresh_from_db()
+    assert bill(account, account.open_period).credited == Decimal("3283.16")
+
+
+def test_a_rule_of_one_plan_takes_nothing_off_the_year_of_another() -> None:
+    account = open_account(plan_code="professional")
+    professional = Plan.objects.get(code="professional")
+    DiscountRule.objects.create(
+        name="Pro", kind="annual", percent=Decimal(50), scope="plan", plan=professional
+    )
+    services.subscribe(account.pk, plan_code="team", now=NOON, interval=Interval.ANNUAL)
+    lines = lines_of(bill(account, MAY))
+    assert ("Team plan", "3588.00") in lines
+    assert not any(name == "Pro" for name, _ in lines)
+
+
+def test_a_year_is_charged_whatever_zone_the_account_moved_to() -> None:
+    account = services.open_account(
+        name="Ada", now=datetime(2027, 3, 13, tzinfo=UTC), anchor_day=13
+    )
+    services.subscribe(
+        account.pk,
+        plan_code="team",
+        now=datetime(2027, 3, 13, tzinfo=UTC),
+        interval=Interval.ANNUAL,
+    )
+    years = 0
+    for month in range(16):
+        account.refresh_from_db()
+        if month == 11:
+            services.change_cycle(
+                account.pk, now=account.open_period_start, time_zone="America/New_York"
+            )
+            account.refresh_from_db()
+        period = account.open_period
+        now = period.end + timedelta(minutes=15)
+        read_streams_until(now)
+        draft = services.draft_invoice(account.pk, period=period, now=now)
+        invoice = services.finalise_invoice(draft.pk, now=now)
+        years += bool(invoice and invoice.subscription_fee >= 3588)
+    assert years == 2
