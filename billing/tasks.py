@@ -19,8 +19,13 @@ def sweep_billing() -> None:
     services.grant_due_credits(now)
     services.draft_due_invoices(now)
     services.finalise_due_invoices(now)
-    services.expire_due_credits(now)
     services.request_due_top_ups(now)
+
+
+@shared_task(name="billing.tasks.expire_credits")
+def expire_credits() -> None:
+    """Let credit lapse that was given back after its time; the rest lapses as periods close."""
+    services.expire_due_credits(datetime.now(UTC))
 
 
 @shared_task(name="billing.tasks.note_unpriced_usage")

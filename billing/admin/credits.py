@@ -32,6 +32,9 @@ from metering.pages import ReadOnlyPage, ReadOnlyRows
 BY_HAND = [(kind.value, kind.value) for kind in (CreditKind.PROMOTIONAL, CreditKind.PREPAID)]
 
 
+RESERVED = ("invoice:", "top-up:")
+
+
 class RevokeForm(forms.Form):
     """Why credit is taken back."""
 
@@ -65,6 +68,15 @@ class CreditGrantForm(CheckedForm[CreditGrant]):
 
     # The service finds the grant of a reference, so that saving twice grants once.
     unchecked = frozenset({"reference"})
+
+    def clean_reference(self) -> str:
+        """Return the reference. Raises ValidationError for one that the system itself uses."""
+        reference: str = self.cleaned_data["reference"]
+        if reference.startswith(RESERVED):
+            raise forms.ValidationError(
+                "References of invoices and top-ups are made by themselves."
+            )
+        return reference
 
     class Meta:
         model = CreditGrant

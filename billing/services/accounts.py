@@ -88,7 +88,7 @@ def change_cycle(
     with transaction.atomic():
         account = lock_account(account_id)
         zone = time_zone or account.next_time_zone or account.time_zone
-        day = anchor_day or account.next_anchor_day or account.anchor_day
+        day = account.next_anchor_day or account.anchor_day if anchor_day is None else anchor_day
         _refuse_unknown_zone(zone)
         _refuse_anchor_day(day)
         if account.cycle_changes_at and account.cycle_changes_at <= now:

@@ -115,8 +115,8 @@ def use_credit(account_id: UUID, amount: Decimal, *, by: ByHand, now: datetime) 
     invoices. Safe to repeat: what was used under this reference is found, and has to be the same
     amount. Raises CreditRefusedError, also when there is less than that.
     """
-    if amount <= 0 or not by.reference or not by.reason:
-        raise CreditRefusedError("Give an amount above 0, a reference and a reason.")
+    if not by.reference or not by.reason:
+        raise CreditRefusedError("Give a reference and a reason.")
     with transaction.atomic():
         account = lock_account(account_id)
         asked = _whole(amount, account.currency)
@@ -291,10 +291,11 @@ def _checked(gift: Gift, currency: str, effective_at: datetime) -> Money:
 
 def _whole(amount: Decimal, currency: str) -> Money:
     """Return an amount that a person named. Anything smaller than a cent could not be invoiced."""
-    named = Money(amount, currency)
-    if amount <= 0 or named.times(Decimal(1)) != named:
-        raise CreditRefusedError(f"amount is {amount}. Use whole cents, above 0.")
-    return named
+    if amount.is_finite() and amount > 0:
+        named = Money(amount, currency)
+        if named.times(Decimal(1)) == named:
+            return named
+    raise CreditRefusedError(f"amount is {amount}. Use whole cents, above 0.")
 
 
 def _grant_of(account: Account, drawn: Draw) -> CreditGrant:

@@ -28,7 +28,7 @@ def set_automatic_top_up(
     None for both: never again. Safe to repeat. Raises TopUpRefusedError.
     """
     is_off = threshold is None and amount is None
-    if not is_off and (threshold is None or amount is None or threshold < 0 or amount <= 0):
+    if not is_off and not (_is_at_least(0, threshold) and _is_at_least(0, amount) and amount):
         raise TopUpRefusedError("Give a threshold of 0 or more and an amount above 0, or neither.")
     with transaction.atomic():
         account = lock_account(account_id)
@@ -41,7 +41,7 @@ def set_automatic_top_up(
 
 def request_top_up(account_id: UUID, amount: Decimal, *, now: datetime) -> TopUp:
     """Ask for prepaid credit once; each call asks again. Raises TopUpRefusedError."""
-    if amount <= 0:
+    if not _is_at_least(0, amount) or not amount:
         raise TopUpRefusedError(f"amount is {amount}. Use an amount above 0.")
     with transaction.atomic():
         account = lock_account(account_id)
@@ -92,6 +92,10 @@ def give_up_top_up(top_up_id: int, *, now: datetime) -> None:
         TopUp.objects.filter(pk=top_up_id, grant__isnull=True, given_up_at__isnull=True).update(
             given_up_at=now
         )
+
+
+def _is_at_least(least: int, amount: Decimal | None) -> bool:
+    return amount is not None and amount.is_finite() and amount >= least
 
 
 def _refuse_broken(amount: Decimal, currency: str) -> None:

@@ -91,6 +91,12 @@ def test_refused_credit_says_why_and_keeps_what_was_typed(
     assert not CreditGrant.objects.exists()
 
 
+def test_a_reference_that_the_system_uses_is_refused(finance: Client, account: Account) -> None:
+    said = gift_form(account, reference="invoice:7:remainder")
+    assert "made by themselves" in text_of(finance.post(page(CreditGrant, "add"), said))
+    assert not CreditGrant.objects.exists()
+
+
 def test_another_amount_under_a_reference_is_refused(finance: Client, account: Account) -> None:
     finance.post(page(CreditGrant, "add"), gift_form(account))
     response = finance.post(page(CreditGrant, "add"), gift_form(account, amount="30"))

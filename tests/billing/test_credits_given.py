@@ -62,6 +62,7 @@ def test_credit_is_granted_once_under_its_reference() -> None:
     [
         ({"amount": Decimal(0)}, "amount is 0"),
         ({"amount": Decimal(-1)}, "above 0"),
+        ({"amount": Decimal("NaN")}, "above 0"),
         ({"amount": Decimal("0.001")}, "whole cents"),
         ({"reference": ""}, "reference"),
         ({"reason": ""}, "reason"),
@@ -261,7 +262,8 @@ def test_automatic_top_up_asks_once_when_less_than_the_threshold_is_left() -> No
 
 
 @pytest.mark.parametrize(
-    ("threshold", "amount"), [("1", None), (None, "1"), ("-1", "1"), ("1", "0")]
+    ("threshold", "amount"),
+    [("1", None), (None, "1"), ("-1", "1"), ("1", "0"), ("NaN", "1"), ("1", "NaN")],
 )
 def test_half_an_automatic_top_up_is_refused(threshold: str | None, amount: str | None) -> None:
     with pytest.raises(services.TopUpRefusedError, match="threshold of 0 or more"):

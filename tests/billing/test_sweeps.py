@@ -221,3 +221,21 @@ def test_no_balance_is_summed_up_for_accounts_without_automatic_top_up() -> None
         cursor.execute(f"EXPLAIN ANALYZE {queries[0]['sql']}")
         plan = "\n".join(line for (line,) in cursor.fetchall())
     assert "(never executed)" in plan[plan.index("SubPlan") :]
+
+
+def test_credit_given_back_after_its_time_lapses_with_the_next_hour(
+    set_clock: Callable[[datetime], None],
+) -> None:
+    account = open_account(plan_code="professional")
+    record_usage(account.pk, cpu_s=10**6)
+    read_streams_until(AFTER_MAY)
+    services.draft_due_invoices(MAY.end)
+    services.finalise_due_invoices(AFTER_MAY)
+    services.void_invoice(
+        Invoice.objects.get().pk, because=services.Because("Wrong"), now=AFTER_MAY
+    )
+    set_clock(AFTER_MAY)
+    for _ in range(2):
+        tasks.expire_credits()
+    expired = CreditEntry.objects.filter(kind="expire").values_list("amount", flat=True)
+    assert list(expired) == [-88, -12]

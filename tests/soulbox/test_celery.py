@@ -13,6 +13,7 @@ from soulbox.celery import app
         ("metering.tasks.collect_all", 2),
         ("metering.tasks.aggregate_all", 15),
         ("billing.tasks.sweep_billing", 15),
+        ("billing.tasks.expire_credits", 3600),
     ],
 )
 def test_the_beat_ticks_as_often_as_the_design_says(task: str, interval_s: float) -> None:
