@@ -85,6 +85,11 @@ def total_of(draws: Iterable[Draw], currency: str) -> Money:
     return Money.total((drawn.amount for drawn in draws), currency)
 
 
+def unearned_part(*, granted: Money, earned: Money, balance: Money) -> Money:
+    """Return what of a grant was given for time that was not covered; no more than is left."""
+    return max(Money.zero(balance.currency), min(balance, granted - earned))
+
+
 def balance_of(credits_held: Iterable[Credit], currency: str) -> Money:
     """Return what the credits hold together."""
     return Money.total((credit.balance for credit in credits_held), currency)

@@ -16,10 +16,17 @@ from zoneinfo import ZoneInfo
 
 from django.db.models import Q, QuerySet, Sum
 
-from billing.credits import Credit, CreditKind, prepaid_credit_for, usage_credit_for
+from billing.credits import (
+    Credit,
+    CreditKind,
+    prepaid_credit_for,
+    unearned_part,
+    usage_credit_for,
+)
 from billing.discount_rules import active_rules, first_day, holding_rules
 from billing.fees import Commitment, Interval, Subscribed, earned_credits, year_of
-from billing.models import Account, CreditGrant, Invoice, InvoiceDiscount, Plan, Subscription
+from billing.lifecycle import NOT_FINAL
+from billing.models import Account, CreditGrant, InvoiceDiscount, Plan, Subscription
 from billing.models import DiscountRule as DiscountRuleRow
 from billing.money import Money
 from billing.periods import Schedule, cover, windows_from
@@ -229,7 +236,7 @@ def _year_discounts(
                     invoice__period_start__lte=year.start,
                     invoice__period_end__gt=year.start,
                 )
-                .exclude(invoice__status__in=[Invoice.Status.DRAFT, Invoice.Status.VOID])
+                .exclude(invoice__status__in=NOT_FINAL)
                 .values_list("amount", flat=True)
             )
             taken[terms.subscription_id] = Money(sum(amounts, Decimal(0)), account.currency)
@@ -255,8 +262,8 @@ def _credit(
     if subscription and grant.period_start == period.start:
         # Granted ahead for a whole period that the subscription may not have covered.
         earned = earned_credits(subscription, period=period, schedule=schedule)
-        unearned = Money(_annotated(grant, "granted"), currency) - earned
-        balance -= min(balance, max(unearned, Money.zero(currency)))
+        granted = Money(_annotated(grant, "granted"), currency)
+        balance -= unearned_part(granted=granted, earned=earned, balance=balance)
     return Credit(
         credit_id=grant.pk,
         kind=CreditKind(grant.kind),

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from django.db.models import Sum
 
 from billing.facts import schedule_of
+from billing.lifecycle import NOT_FINAL
 from billing.models import Account, Invoice, InvoiceLine
 from billing.periods import Cycle, Schedule, cover
 from billing.rating import Rating
@@ -19,7 +20,7 @@ from metering.meters import Meter
 from metering.period import WINDOW, Period
 
 BILLING_A_PERIOD = (Invoice.Kind.USAGE, Invoice.Kind.FINAL)
-NOT_FINAL = (Invoice.Status.DRAFT, Invoice.Status.VOID)
+"""The kinds of invoice of which a period has one."""
 _SLIVER = timedelta(days=2)
 """What a change of time zone can leave between two cuts is shorter; no period is."""
 

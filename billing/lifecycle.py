@@ -30,6 +30,9 @@ TRANSITIONS: Mapping[InvoiceStatus, frozenset[InvoiceStatus]] = {
 }
 """What may follow each state. Refunds, disputes and partial payments are no states."""
 
+NOT_FINAL = frozenset({_S.DRAFT, _S.VOID})
+"""An invoice in one of these asks for nothing."""
+
 
 class TransitionRefusedError(Exception):
     """An invoice cannot go from the state it is in to the one that was asked for."""

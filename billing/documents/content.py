@@ -10,7 +10,6 @@ from typing import Final, TypeAlias
 from billing.charges import PartKind
 from billing.documents.document import (
     DocumentKind,
-    DocumentStatus,
     FeeLine,
     InvoiceDocument,
     MeterLines,
@@ -20,6 +19,7 @@ from billing.documents.document import (
     UsageLine,
 )
 from billing.documents.text import one_line
+from billing.lifecycle import InvoiceStatus
 from billing.money import Money
 from metering.period import Period
 
@@ -45,8 +45,8 @@ _TITLES: Final = {
     DocumentKind.FINAL: "Final invoice",
     DocumentKind.CREDIT_NOTE: "Credit note",
 }
-_MARKS: Final = {DocumentStatus.DRAFT: "DRAFT", DocumentStatus.VOID: "VOID"}
-_DUE_NAMES: Final = {DocumentStatus.PAID: "Amount paid", DocumentStatus.VOID: "Amount"}
+_MARKS: Final = {InvoiceStatus.DRAFT: "DRAFT", InvoiceStatus.VOID: "VOID"}
+_DUE_NAMES: Final = {InvoiceStatus.PAID: "Amount paid", InvoiceStatus.VOID: "Amount"}
 _PARTS: Final = {
     PartKind.FREE: "Free",
     PartKind.UNITS: "Units",
@@ -180,11 +180,11 @@ def _facts(document: InvoiceDocument) -> list[tuple[str, str]]:
 
 def _due_note(document: InvoiceDocument) -> str:
     match document.status:
-        case DocumentStatus.DRAFT:
+        case InvoiceStatus.DRAFT:
             return "The figures of a draft may still change."
-        case DocumentStatus.VOID:
+        case InvoiceStatus.VOID:
             return "Void: nothing is due."
-        case DocumentStatus.PAID:
+        case InvoiceStatus.PAID:
             return f"Paid on {_day(document.paid_on)}." if document.paid_on else "Paid."
     if not document.totals.amount_due:
         return "Nothing is left to pay."

@@ -12,6 +12,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from billing.charges import PartKind
+from billing.lifecycle import InvoiceStatus
 from billing.money import Money
 from billing.totals import InvoiceTotals, Tax
 from metering.period import Period
@@ -30,15 +31,6 @@ class DocumentKind(StrEnum):
     USAGE = "usage"
     FINAL = "final"
     CREDIT_NOTE = "credit_note"
-
-
-class DocumentStatus(StrEnum):
-    """Where an invoice stands. The value names it in tables and the API."""
-
-    DRAFT = "draft"
-    PENDING = "pending"
-    PAID = "paid"
-    VOID = "void"
 
 
 class FeeLineKind(StrEnum):
@@ -192,7 +184,7 @@ class InvoiceDocument:
 
     number: str | None
     kind: DocumentKind
-    status: DocumentStatus
+    status: InvoiceStatus
     period: Period
     # The account's: spans are printed in its local time.
     zone: ZoneInfo
@@ -218,8 +210,8 @@ class InvoiceDocument:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if (self.number is None) != (self.status is DocumentStatus.DRAFT) and (
-            self.status is not DocumentStatus.VOID
+        if (self.number is None) != (self.status is InvoiceStatus.DRAFT) and (
+            self.status is not InvoiceStatus.VOID
         ):
             raise ValueError(f"A {self.status} invoice has the number {self.number!r}.")
         count = len(self.fees) + sum(len(group.lines) for group in self.meters)

@@ -14,7 +14,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F, QuerySet, Sum
 
-from billing.credits import CreditKind, Draw, draw, total_of
+from billing.credits import CreditKind, Draw, draw, total_of, unearned_part
 from billing.facts import (
     credit_expiry,
     credits_held,
@@ -206,10 +206,12 @@ def revoke_unearned_credits(account: Account, period: Period, *, now: datetime) 
             continue
         terms = subscribed(grant.subscription, account.currency)
         earned = earned_credits(terms, period=period, schedule=schedule)
-        unearned = Money(_granted(grant), account.currency) - earned
-        taken = min(unearned, balance_of_grant(grant, account.currency))
-        if taken.amount > 0:
-            _append(grant, CreditEntry.Kind.REVOKE, -taken, now=now)
+        taken = unearned_part(
+            granted=Money(_granted(grant), account.currency),
+            earned=earned,
+            balance=balance_of_grant(grant, account.currency),
+        )
+        _append(grant, CreditEntry.Kind.REVOKE, -taken, now=now)
 
 
 def use_credits(

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from celery.exceptions import SoftTimeLimitExceeded
-from django.conf import settings
 from django.db import DatabaseError, OperationalError, connection, transaction
 
 from billing.facts import AccountPeriod, facts_of
+from billing.history import BILLING_A_PERIOD
 from billing.models import Account, Invoice
 from billing.services.accounts import park_account
-from billing.services.invoices import BILLING_A_PERIOD
-from billing.services.statements import note_unpriced_of, write_new_statements
-from billing.statement import PeriodFacts, Statement, state_period
+from billing.services.statements import new_draft, note_unpriced_of, write_new_statements
+from billing.statement import Statement, state_period
 
 logger = logging.getLogger(__name__)
 
@@ -84,17 +83,6 @@ def _state(
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this account's alone
             parked.append((account.pk, error))
         else:
-            drafts.append((account, _draft_of(account, facts, now=now), statement))
+            draft = new_draft(account, facts.period, facts.schedule, now=now)
+            drafts.append((account, draft, statement))
     return drafts
-
-
-def _draft_of(account: Account, facts: PeriodFacts, *, now: datetime) -> Invoice:
-    is_final = facts.period.end in facts.schedule.cuts
-    return Invoice(
-        account=account,
-        kind=Invoice.Kind.FINAL if is_final else Invoice.Kind.USAGE,
-        period_start=facts.period.start,
-        period_end=facts.period.end,
-        finalise_after=facts.period.end + timedelta(minutes=settings.BILLING_GRACE_MINUTES),
-        drafted_at=now,
-    )

@@ -1,17 +1,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 
 import metering.queries
 import metering.services
 from billing.credits import CreditKind
 from billing.facts import period_containing, period_facts, schedule_of
-from billing.history import refuse_lost_usage, schedule_in
+from billing.history import BILLING_A_PERIOD, refuse_lost_usage, schedule_in
 from billing.lifecycle import InvoiceStatus, TransitionRefusedError
 from billing.models import Account, Invoice, InvoiceLine, InvoiceSeries, InvoiceTransition
 from billing.periods import Schedule
@@ -29,16 +28,13 @@ from billing.services.lifecycle import Because, record_transition, void_invoice
 from billing.services.statements import (
     discard_draft,
     has_lines,
+    new_draft,
     note_unpriced,
     write_statement,
 )
 from billing.statement import Statement, state_period
 from metering.meters import Meter
 from metering.period import Period
-
-BILLING_A_PERIOD = (Invoice.Kind.USAGE, Invoice.Kind.FINAL)
-"""The kinds of invoice of which a period has one."""
-
 
 BILLING_RUN = Because("Billing run")
 
@@ -81,15 +77,7 @@ def draft_invoice(account_id: UUID, *, period: Period, now: datetime) -> Invoice
         if invoice is None:
             schedule = schedule_of(account)
             _refuse_unless_open(account, schedule, period, now)
-            is_final = period.end in schedule.cuts
-            invoice = Invoice(
-                account=account,
-                kind=Invoice.Kind.FINAL if is_final else Invoice.Kind.USAGE,
-                period_start=period.start,
-                period_end=period.end,
-                finalise_after=period.end + timedelta(minutes=settings.BILLING_GRACE_MINUTES),
-                drafted_at=now,
-            )
+            invoice = new_draft(account, period, schedule, now=now)
         if invoice.status == Invoice.Status.DRAFT:
             statement = state_period(period_facts(account, period))
             note_unpriced(account, period, statement.rating, now=now)

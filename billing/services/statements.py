@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
+
+from django.conf import settings
 
 from billing.charges import ChargePart, PartKind, PerUnit
 from billing.copying import copy_in
@@ -20,6 +22,7 @@ from billing.models import (
     UnpricedUsage,
 )
 from billing.money import Money
+from billing.periods import Schedule
 from billing.rating import RatedLine, Rating
 from billing.statement import Statement
 from metering.meters import UNITS, Meter
@@ -54,6 +57,19 @@ class _Rows:
     lines: list[InvoiceLine]
     parts: list[InvoiceLinePart]
     discounts: list[InvoiceDiscount]
+
+
+def new_draft(account: Account, period: Period, schedule: Schedule, *, now: datetime) -> Invoice:
+    """Return a draft of the account's `period`, not saved and without figures."""
+    return Invoice(
+        account=account,
+        # A period that a cancellation cut has its final invoice.
+        kind=Invoice.Kind.FINAL if period.end in schedule.cuts else Invoice.Kind.USAGE,
+        period_start=period.start,
+        period_end=period.end,
+        finalise_after=period.end + timedelta(minutes=settings.BILLING_GRACE_MINUTES),
+        drafted_at=now,
+    )
 
 
 def write_statement(invoice: Invoice, statement: Statement, *, now: datetime) -> None:

@@ -15,6 +15,7 @@ from django.db.models import Exists, F, OuterRef, Q, Subquery, Sum, Value
 from django.db.models.functions import Coalesce
 
 from billing.credits import CreditKind
+from billing.history import BILLING_A_PERIOD
 from billing.models import Account, CreditEntry, CreditGrant, Invoice, Subscription, TopUp
 from billing.services.accounts import park_account
 from billing.services.credits import (
@@ -24,7 +25,6 @@ from billing.services.credits import (
 )
 from billing.services.drafting import draft_open_periods
 from billing.services.invoices import (
-    BILLING_A_PERIOD,
     InvoiceNotReadyError,
     PeriodNotOpenError,
     draft_invoice,

@@ -18,7 +18,6 @@ from billing.documents.document import (
     DayCost,
     Discount,
     DocumentKind,
-    DocumentStatus,
     FeeLine,
     FeeLineKind,
     InvoiceDocument,
@@ -29,6 +28,7 @@ from billing.documents.document import (
     TaxId,
     UsageLine,
 )
+from billing.lifecycle import InvoiceStatus
 from billing.money import Money
 from billing.totals import Tax, add_up
 from metering.period import Period
@@ -89,7 +89,7 @@ def document(
     return InvoiceDocument(
         number="SB-2026-000123",
         kind=DocumentKind.USAGE,
-        status=DocumentStatus.PENDING,
+        status=InvoiceStatus.PENDING,
         period=MAY,
         zone=ZoneInfo("UTC"),
         seller=SELLER,

@@ -29,7 +29,6 @@ from billing.documents.document import (
     MOST_LINES,
     Adjustment,
     DocumentKind,
-    DocumentStatus,
     FeeLine,
     FeeLineKind,
     InvoiceDocument,
@@ -39,6 +38,7 @@ from billing.documents.document import (
 )
 from billing.documents.pdf import render_pdf
 from billing.documents.sheet import COLUMNS, lines_csv
+from billing.lifecycle import InvoiceStatus
 from billing.money import CurrencyMismatchError, Money, decimals_of
 from billing.totals import Tax
 from metering.period import Period
@@ -300,19 +300,19 @@ def test_what_was_large_is_forgotten() -> None:
 @pytest.mark.parametrize(
     ("number", "status", "kind", "said"),
     [
-        (None, DocumentStatus.DRAFT, DocumentKind.USAGE, ["Draft", "DRAFT", "may still change"]),
-        ("SB-1", DocumentStatus.VOID, DocumentKind.USAGE, ["VOID", "nothing is due"]),
+        (None, InvoiceStatus.DRAFT, DocumentKind.USAGE, ["Draft", "DRAFT", "may still change"]),
+        ("SB-1", InvoiceStatus.VOID, DocumentKind.USAGE, ["VOID", "nothing is due"]),
         (
             "SB-1",
-            DocumentStatus.PAID,
+            InvoiceStatus.PAID,
             DocumentKind.FINAL,
             ["Final invoice", "Amount paid", "Paid on 5 Jun 2026."],
         ),
-        ("SB-1", DocumentStatus.PENDING, DocumentKind.CREDIT_NOTE, ["Credit note"]),
+        ("SB-1", InvoiceStatus.PENDING, DocumentKind.CREDIT_NOTE, ["Credit note"]),
     ],
 )
 def test_a_pdf_says_how_the_invoice_stands(
-    number: str | None, status: DocumentStatus, kind: DocumentKind, said: list[str]
+    number: str | None, status: InvoiceStatus, kind: DocumentKind, said: list[str]
 ) -> None:
     shown = replace(
         documents.small(), number=number, status=status, kind=kind, paid_on=date(2026, 6, 5)
@@ -390,7 +390,7 @@ def test_bars_are_as_high_as_their_day_cost() -> None:
     ("changes", "reason"),
     [
         ({"number": None}, "pending invoice has the number None"),
-        ({"status": DocumentStatus.DRAFT}, "draft invoice has the number"),
+        ({"status": InvoiceStatus.DRAFT}, "draft invoice has the number"),
         ({"meters": ()}, "usage add up to"),
         ({"fees": ()}, "fees add up to"),
         ({"discounts": ()}, "discounts add up to"),

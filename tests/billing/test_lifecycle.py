@@ -17,7 +17,6 @@ from billing.lifecycle import (
     refuse_transition,
 )
 from billing.models import (
-    Account,
     CreditEntry,
     DiscountRule,
     Invoice,
@@ -26,31 +25,21 @@ from billing.models import (
     InvoiceLinePart,
     InvoiceTransition,
 )
-from metering.period import Period
 from tests.billing.usage import (
     AFTER_MAY,
     JUNE,
     MAY,
     NOON,
     OPENED,
+    bill,
     credits_left,
     open_account,
-    read_streams_until,
     record_usage,
 )
 
 pytestmark = pytest.mark.django_db
 
 BECAUSE = services.Because("Paid by wire")
-
-
-def bill(account: Account, period: Period = MAY) -> Invoice:
-    now = period.end + timedelta(minutes=15)
-    read_streams_until(now)
-    draft = services.draft_invoice(account.pk, period=period, now=now)
-    invoice = services.finalise_invoice(draft.pk, now=now)
-    assert invoice is not None
-    return invoice
 
 
 def billed(cpu_s: int = 10**7) -> Invoice:

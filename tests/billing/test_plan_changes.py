@@ -24,6 +24,7 @@ from tests.billing.usage import (
     MAY,
     NOON,
     OPENED,
+    bill,
     open_account,
     read_streams_until,
     record_usage,
@@ -45,17 +46,6 @@ def spans(account: Account) -> list[tuple[str, datetime, datetime | None]]:
 
 def lines_of(invoice: Invoice) -> list[tuple[str, str]]:
     return [(line.description, f"{line.amount:.2f}") for line in invoice.lines.all()]
-
-
-def bill(account: Account, period: Period) -> Invoice:
-    """Draft and finalise a period with everything read."""
-    now = period.end + timedelta(minutes=15)
-    read_streams_until(now)
-    invoice = services.finalise_invoice(
-        services.draft_invoice(account.pk, period=period, now=now).pk, now=now
-    )
-    assert invoice is not None
-    return invoice
 
 
 def test_an_upgrade_chosen_by_the_customer_holds_at_once() -> None:

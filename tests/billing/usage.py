@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db.models import Q
 
 from billing import services
-from billing.models import Account, CreditEntry
+from billing.models import Account, CreditEntry, Invoice
 from billing.money import Money
 from metering.meters import GB
 from metering.models import (
@@ -50,6 +50,17 @@ def credits_left(account: Account, period: Period) -> Money:
     )
     amounts = entries.values_list("amount", flat=True)
     return Money(sum(amounts, start=Decimal(0)), account.currency)
+
+
+def bill(account: Account, period: Period = MAY) -> Invoice:
+    """Draft and finalise a period that has something to invoice, with everything read."""
+    now = period.end + GRACE
+    read_streams_until(now)
+    draft = services.draft_invoice(account.pk, period=period, now=now)
+    invoice = services.finalise_invoice(draft.pk, now=now)
+    if invoice is None:
+        raise ValueError(f"There is nothing to invoice in {period}.")
+    return invoice
 
 
 def record_usage(  # one argument a meter
