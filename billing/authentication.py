@@ -5,14 +5,13 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
 from billing.models import ApiKey
 from billing.services import authenticate_api_key
-
-SCHEME = "Bearer"
+from metering.bearer_keys import SCHEME, bearer_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +27,12 @@ class ApiKeyAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[KeyHolder, ApiKey] | None:
         """Return the key's holder and row; None without a key. Raises AuthenticationFailed."""
-        match get_authorization_header(request).decode("latin-1").split():
-            case [scheme, key] if scheme.lower() == SCHEME.lower():
-                row = authenticate_api_key(key, now=datetime.now(UTC))
-                if row is None:
-                    raise AuthenticationFailed("The API key is not known or was revoked.")
-                return KeyHolder(row.account_id), row
-            case _:
-                return None
+        if (key := bearer_key(request)) is None:
+            return None
+        row = authenticate_api_key(key, now=datetime.now(UTC))
+        if row is None:
+            raise AuthenticationFailed("The API key is not known or was revoked.")
+        return KeyHolder(row.account_id), row
 
     def authenticate_header(self, request: Request) -> str:
         """Return the scheme, which makes a refusal a 401 rather than a 403."""

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID, uuid4
 
 from django.db import transaction
 
+from metering.bearer_keys import find_key, new_key, revoke_keys
 from metering.models import AccountRegistration, Host, MeteringKey
 from metering.services import PUSHED, register_host
 
 KEY_START = "sbx_meter_"
-SECRET_BYTES = 32
-PREFIX_LENGTH = len(KEY_START) + 6
-USE_RECORDED_EVERY = timedelta(minutes=1)
 LONGEST_NAME = 100
 LONGEST_HOST_NAME = 64
 
@@ -60,17 +56,17 @@ def issue_metering_key(
     if host is None:
         host = register_host(host_id=uuid4(), name=host_name, endpoint=PUSHED, now=now)
         Host.objects.filter(pk=host.pk).update(source="api")
-    key = KEY_START + secrets.token_urlsafe(SECRET_BYTES)
+    made = new_key(KEY_START)
     row = MeteringKey.objects.create(
         host=host,
         account_id=account_id,
         name=name,
         scopes=sorted(set(scopes)),
-        prefix=key[:PREFIX_LENGTH],
-        key_hash=_hash(key),
+        prefix=made.prefix,
+        key_hash=made.key_hash,
         created_at=now,
     )
-    return IssuedMeteringKey(row=row, key=key)
+    return IssuedMeteringKey(row=row, key=made.key)
 
 
 def check_metering_key(
@@ -98,21 +94,9 @@ def check_metering_key(
 
 def authenticate_metering_key(key: str, *, now: datetime) -> MeteringKey | None:
     """Return the row of a key that is known and not revoked, else None; note its use."""
-    row = (
-        MeteringKey.objects.select_related("host", "account")
-        .filter(key_hash=_hash(key), revoked_at__isnull=True)
-        .first()
-    )
-    if row and (row.last_used_at is None or row.last_used_at + USE_RECORDED_EVERY <= now):
-        MeteringKey.objects.filter(pk=row.pk).update(last_used_at=now)
-    return row
+    return find_key(MeteringKey.objects.select_related("host", "account"), key, now=now)
 
 
 def revoke_metering_key(metering_key_id: int, *, now: datetime) -> None:
     """Refuse the key from now on. Safe to repeat: the first time stays."""
-    MeteringKey.objects.filter(pk=metering_key_id, revoked_at__isnull=True).update(revoked_at=now)
-
-
-def _hash(key: str) -> str:
-    # A plain hash is enough: the key is 256 random bits, so there is nothing to guess faster.
-    return hashlib.sha256(key.encode()).hexdigest()
+    revoke_keys(MeteringKey.objects.filter(pk=metering_key_id), now=now)

@@ -4,16 +4,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from metering.bearer_keys import SCHEME, bearer_key
 from metering.keys import authenticate_metering_key
 from metering.models import MeteringKey
-
-SCHEME = "Bearer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +28,12 @@ class MeteringKeyAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[Runtime, MeteringKey] | None:
         """Return who asks and the key's row; None without a key. Raises AuthenticationFailed."""
-        match get_authorization_header(request).decode("latin-1").split():
-            case [scheme, key] if scheme.lower() == SCHEME.lower():
-                row = authenticate_metering_key(key, now=datetime.now(UTC))
-                if row is None:
-                    raise AuthenticationFailed("The metering key is not known or was revoked.")
-                return Runtime(row.name), row
-            case _:
-                return None
+        if (key := bearer_key(request)) is None:
+            return None
+        row = authenticate_metering_key(key, now=datetime.now(UTC))
+        if row is None:
+            raise AuthenticationFailed("The metering key is not known or was revoked.")
+        return Runtime(row.name), row
 
     def authenticate_header(self, request: Request) -> str:
         """Return the scheme, which makes a refusal a 401 rather than a 403."""
