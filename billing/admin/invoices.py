@@ -22,6 +22,7 @@ from billing.admin.asking import (
     price_text,
     text_field,
 )
+from billing.admin.invoice_list import InvoiceList
 from billing.charges import PartKind
 from billing.models import (
     CreditEntry,
@@ -181,7 +182,7 @@ class InvoiceCreditRows(ReadOnlyRows[CreditEntry, Invoice]):
 
 
 @admin.register(Invoice)
-class InvoiceAdmin(WithButtons, ReadOnlyPage[Invoice]):
+class InvoiceAdmin(InvoiceList, WithButtons, ReadOnlyPage[Invoice]):
     """Invoices. Their figures come from the services; a person says when."""
 
     own_subscription_fee = money("subscription_fee")
@@ -205,9 +206,6 @@ class InvoiceAdmin(WithButtons, ReadOnlyPage[Invoice]):
         "own_amount_due",
         "waiting_for",
     )
-    list_filter = ("kind", "status", "currency", ("finalised_at", admin.EmptyFieldListFilter))
-    list_select_related = ("account",)
-    search_fields = ("number", "account__name", "account__id")
     date_hierarchy = "period_start"
     inlines = (InvoiceLineRows, InvoiceDiscountRows, InvoiceCreditRows, InvoiceTransitionRows)
     actions = ("draft_again", "finalise")
