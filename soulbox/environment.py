@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -61,6 +62,25 @@ VARIABLES: dict[str, Variable] = {
         Variable("METERING_SUMMARY_RETENTION", "1095", "Days the summaries of days are kept."),
         Variable("DOCKER_HOST", "unix:///var/run/docker.sock", "The engine `make run` meters."),
         Variable("BILLING_GRACE_MINUTES", "15", "Minutes a draft waits before it is finalised."),
+        Variable(
+            "BILLING_SAFETY_FACTOR",
+            "10",
+            "An invoice above so many times the account's highest of the last six waits for a "
+            "person. 0: none does.",
+        ),
+        Variable(
+            "BILLING_SAFETY_FLOOR",
+            "1000",
+            "Up to this total, in the account's currency, no invoice waits for a person.",
+        ),
+        Variable("SELLER_NAME", "SoulBox", "Who sells, as printed on invoices."),
+        Variable("SELLER_ADDRESS", "", "The seller's address; a semicolon ends a line."),
+        Variable("SELLER_TAX_ID", "", "The seller's tax number, with what it is called."),
+        Variable("SELLER_TIME_ZONE", "UTC", "Whose days and years invoices are dated by."),
+        Variable("SELLER_TAX_NAME", "Tax", "What the tax is called, as in VAT."),
+        Variable(
+            "SELLER_PAYMENT_TERMS", "", "How to pay, printed below the total, as a bank account."
+        ),
     )
 }
 
@@ -87,6 +107,15 @@ def flag(name: str) -> bool:
     if value in {"no", "false", "0", "off"}:
         return False
     raise ImproperlyConfigured(f"{name}={value!r} is neither yes nor no.")
+
+
+def zone(name: str) -> ZoneInfo:
+    """Return the variable as a time zone. Raises ImproperlyConfigured, naming it."""
+    value = text(name)
+    try:
+        return ZoneInfo(value)
+    except (ValueError, ZoneInfoNotFoundError):
+        raise ImproperlyConfigured(f"{name}={value!r} is not an IANA time zone.") from None
 
 
 def names(name: str) -> list[str]:

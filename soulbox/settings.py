@@ -82,7 +82,6 @@ CSRF_TRUSTED_ORIGINS = environment.names("CSRF_TRUSTED_ORIGINS")
 
 INSTALLED_APPS = [
     "unfold",
-    "unfold.contrib.filters",
     "soulbox",
     "payments",
     "billing",
@@ -186,6 +185,14 @@ STREAM_TIMEOUT_S = 5
 # Billing
 
 BILLING_GRACE_MINUTES = environment.integer("BILLING_GRACE_MINUTES")
+BILLING_SAFETY_FACTOR = environment.integer("BILLING_SAFETY_FACTOR")
+BILLING_SAFETY_FLOOR = environment.integer("BILLING_SAFETY_FLOOR")
+SELLER_NAME = environment.text("SELLER_NAME")
+SELLER_ADDRESS = environment.text("SELLER_ADDRESS")
+SELLER_TAX_ID = environment.text("SELLER_TAX_ID")
+SELLER_TIME_ZONE = environment.zone("SELLER_TIME_ZONE")
+SELLER_TAX_NAME = environment.text("SELLER_TAX_NAME")
+SELLER_PAYMENT_TERMS = environment.text("SELLER_PAYMENT_TERMS")
 
 # Celery. A message is a hint and the work list is a table, since Celery on Redis loses some
 # messages and runs others twice: whatever is not done is found again by the next sweep.

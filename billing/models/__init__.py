@@ -3,15 +3,14 @@
 from billing.models.accounts import Account, ApiKey, Membership
 from billing.models.credits import CreditEntry, CreditGrant, TopUp
 from billing.models.discounts import DiscountRule
-from billing.models.invoices import (
-    Invoice,
+from billing.models.evidence import InvoiceEvidence
+from billing.models.invoice_lines import (
     InvoiceDiscount,
     InvoiceLine,
     InvoiceLinePart,
-    InvoiceSeries,
-    InvoiceTransition,
     UnpricedUsage,
 )
+from billing.models.invoices import Invoice, InvoiceTransition, NumberSeries
 from billing.models.plans import Plan, Subscription
 from billing.models.prices import Price, PriceBook, PriceBookVersion, PriceTier
 
@@ -23,11 +22,12 @@ __all__ = [
     "DiscountRule",
     "Invoice",
     "InvoiceDiscount",
+    "InvoiceEvidence",
     "InvoiceLine",
     "InvoiceLinePart",
-    "InvoiceSeries",
     "InvoiceTransition",
     "Membership",
+    "NumberSeries",
     "Plan",
     "Price",
     "PriceBook",

@@ -39,6 +39,11 @@ class Account(models.Model):
     tax_rate = models.DecimalField(max_digits=6, decimal_places=5, default=Decimal(0))
     # Whether prices contain the tax; else it comes on top.
     tax_is_inclusive = models.BooleanField(default=False)
+    # As printed on its invoices, the address line by line, and where they are sent beside the
+    # members who see them.
+    address = models.TextField(blank=True, default="")
+    tax_id = models.CharField(max_length=64, blank=True, default="")
+    billing_email = models.EmailField(blank=True, default="")
     # With less prepaid credit than the threshold, the amount is asked for. Empty: never.
     top_up_threshold = amount_column(null=True, blank=True)
     top_up_amount = amount_column(null=True, blank=True)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from fractions import Fraction
 
 from django.conf import settings
 from django.contrib.postgres.constraints import ExclusionConstraint
@@ -16,13 +15,7 @@ from billing.models.columns import (
     amount_column,
     currency_column,
     has_known_currency,
-    percent_column,
-    unit_price_column,
 )
-from billing.models.discounts import DiscountRule
-from billing.models.prices import CHARGES
-from billing.rating import Unpriced
-from metering.meters import UNITS, Meter
 from metering.period import Period
 
 _BILLS_A_PERIOD_AND_IS_NOT_VOID = Q(kind__in=["usage", "final"]) & ~Q(status="void")
@@ -33,12 +26,12 @@ _WITHOUT_TAX = (
     - F("credits_used")
     + F("adjustments")
     + F("credited")
+    + F("top_up")
 )
-_METERS = [(meter.value, meter.value) for meter in Meter]
 
 
 class Invoice(models.Model):
-    """What an account owes for one period.
+    """What an account owes for one period, or paid for in advance.
 
     A draft's figures are brought up to date until it is finalised; after that they stay.
     """
@@ -47,6 +40,10 @@ class Invoice(models.Model):
         USAGE = "usage"
         # Of a period that a cancellation ended.
         FINAL = "final"
+        # A copy of what a payment provider invoiced by itself, under the provider's number.
+        SUBSCRIPTION = "subscription"
+        # Prepaid credit that was bought.
+        TOP_UP = "top_up"
 
     class Status(models.TextChoices):
         DRAFT = InvoiceStatus.DRAFT.value
@@ -81,6 +78,8 @@ class Invoice(models.Model):
     tax = amount_column(default=0)
     # What a remainder below zero became: prepaid credit. It lifts the total to zero.
     credited = amount_column(default=0)
+    # Prepaid credit that was bought. It is taxed when it is spent.
+    top_up = amount_column(default=0)
     total_amount = amount_column(default=0)
     prepaid_used = amount_column(default=0)
     amount_due = amount_column(default=0)
@@ -96,6 +95,24 @@ class Invoice(models.Model):
     waiting_for = models.TextField(blank=True, default="")
     finalised_at = models.DateTimeField(null=True, blank=True)
     paid_at = models.DateTimeField(null=True, blank=True)
+
+    # What is printed beside the figures, as it was when the invoice became final: later changes
+    # of a name or an address are of later invoices. Empty on drafts, and on invoices from before
+    # this was kept.
+    issued_on = models.DateField(null=True, blank=True)
+    due_on = models.DateField(null=True, blank=True)
+    # billing.parties.Party, as it writes itself.
+    seller = models.JSONField(default=dict, blank=True)
+    buyer = models.JSONField(default=dict, blank=True)
+    tax_name = models.CharField(max_length=32, blank=True, default="")
+    payment_terms = models.TextField(blank=True, default="")
+    # The account's at the end of the period; the period's bounds are its midnights.
+    time_zone = models.CharField(max_length=64, blank=True, default="")
+    anchor_day = models.PositiveSmallIntegerField(null=True, blank=True)
+    # SHA-256 over the hashes of its evidence, hexadecimal.
+    evidence_hash = models.CharField(max_length=64, blank=True, default="")
+    # The total that a person found right although it is far above the account's own history.
+    accepted_total = amount_column(null=True, blank=True)
 
     class Meta:
         ordering = ("-period_start", "-id")
@@ -156,6 +173,7 @@ class Invoice(models.Model):
                     discounts__gte=0,
                     credits_used__gte=0,
                     credited__gte=0,
+                    top_up__gte=0,
                     total_amount__gte=0,
                     prepaid_used__gte=0,
                     amount_due__gte=0,
@@ -165,6 +183,20 @@ class Invoice(models.Model):
             models.CheckConstraint(
                 condition=Q(usage_fee__gte=F("discounts") + F("credits_used")),
                 name="discounts_and_credits_pay_usage_only",
+            ),
+            models.CheckConstraint(
+                condition=Q(kind="top_up") | Q(top_up=0),
+                name="only_a_top_up_invoice_sells_prepaid_credit",
+            ),
+            models.CheckConstraint(
+                condition=Q(issued_on__isnull=True, due_on__isnull=True)
+                | Q(
+                    issued_on__isnull=False,
+                    due_on__isnull=False,
+                    due_on__gte=F("issued_on"),
+                    number__isnull=False,
+                ),
+                name="issued_invoice_is_due_then_or_later",
             ),
             has_known_currency("invoice_currency_is_one_of_iso_4217"),
         )
@@ -183,114 +215,6 @@ class Invoice(models.Model):
     def period(self) -> Period:
         """The span of time that is invoiced."""
         return Period(self.period_start, self.period_end)
-
-
-class InvoiceLine(models.Model):
-    """One line of an invoice, with a copy of everything its amount rests on.
-
-    amount = quantity × unit_price ÷ unit_size, rounded once to the currency's smallest unit.
-    A usage line without a unit price has parts that say how its amount came about.
-    """
-
-    class Kind(models.TextChoices):
-        FEE = "fee"
-        UNUSED_FEE = "unused_fee"
-        FEE_DISCOUNT = "fee_discount"
-        TRUE_UP = "true_up"
-        USAGE = "usage"
-
-    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="lines")
-    kind = models.CharField(max_length=16, choices=Kind)
-    position = models.PositiveIntegerField()
-    description = models.CharField(max_length=200)
-    # Empty on lines that are not usage, as is the charge.
-    meter = models.CharField(max_length=32, choices=_METERS, blank=True, default="")
-    charge = models.CharField(max_length=16, choices=CHARGES, blank=True, default="")
-    # Whole base units, so that the line is exact: nanoseconds, byte-milliseconds, seconds.
-    quantity = models.DecimalField(max_digits=40, decimal_places=0)
-    base_unit = models.CharField(max_length=32)
-    # The unit of the price, and how many base units it has.
-    unit = models.CharField(max_length=32)
-    unit_size = models.DecimalField(max_digits=20, decimal_places=0)
-    unit_price = unit_price_column(null=True, blank=True)
-    amount = amount_column()
-    # Its share of the discounts on usage; not taken off `amount`.
-    discount = amount_column(default=0)
-    # Its own span: part of the invoice's when prices or the plan changed inside it.
-    period_start = models.DateTimeField()
-    period_end = models.DateTimeField()
-
-    class Meta:
-        ordering = ("position",)
-        constraints = (
-            models.UniqueConstraint(
-                fields=["invoice", "position"], name="invoice_lines_have_an_order"
-            ),
-            models.CheckConstraint(
-                condition=(Q(kind="usage") & ~Q(meter="") & ~Q(charge=""))
-                | (~Q(kind="usage") & Q(meter="", charge="")),
-                name="usage_line_names_its_meter_and_charge",
-            ),
-            models.CheckConstraint(
-                condition=Q(quantity__gte=0, unit_size__gt=0, discount__gte=0)
-                & (Q(unit_price__isnull=True) | Q(unit_price__gte=0))
-                & (
-                    Q(kind__in=["fee", "true_up", "usage"], amount__gte=0)
-                    | Q(kind__in=["unused_fee", "fee_discount"], amount__lte=0)
-                ),
-                name="invoice_line_has_the_sign_of_its_kind",
-            ),
-            models.CheckConstraint(
-                condition=Q(period_end__gt=F("period_start")),
-                name="invoice_line_period_ends_after_start",
-            ),
-        )
-
-    def __str__(self) -> str:
-        return self.description
-
-    @property
-    def period(self) -> Period:
-        """The span of time the line is about."""
-        return Period(self.period_start, self.period_end)
-
-    @property
-    def exact_quantity(self) -> Fraction:
-        """The exact quantity in `unit`."""
-        return Fraction(int(self.quantity), int(self.unit_size))
-
-
-class InvoiceLinePart(models.Model):
-    """How a part of a line's exact cost came about: one tier, the free units, a minimum.
-
-    Its cost is quantity × unit_price ÷ unit_size; a minimum or maximum has its level as the unit
-    price, and is what brings the other parts to that level.
-    """
-
-    line = models.ForeignKey(InvoiceLine, on_delete=models.CASCADE, related_name="parts")
-    position = models.PositiveSmallIntegerField()
-    kind = models.CharField(max_length=16)
-    tier = models.PositiveSmallIntegerField(null=True, blank=True)
-    # Base units, or packages or events where unit_size is 1.
-    quantity = models.DecimalField(max_digits=46, decimal_places=6)
-    unit_size = models.DecimalField(max_digits=20, decimal_places=0)
-    unit_price = unit_price_column()
-
-    class Meta:
-        ordering = ("position",)
-        constraints = (
-            models.UniqueConstraint(
-                fields=["line", "position"], name="parts_of_an_invoice_line_have_an_order"
-            ),
-        )
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.tier}" if self.tier else self.kind
-
-    @property
-    def exact_quantity(self) -> Fraction:
-        """The exact quantity in shown units, packages or events."""
-        return Fraction(self.quantity) / Fraction(self.unit_size)
 
 
 class InvoiceTransition(models.Model):
@@ -317,79 +241,27 @@ class InvoiceTransition(models.Model):
         return f"{self.from_status} to {self.to_status}"
 
 
-class InvoiceDiscount(models.Model):
-    """What one rule took off an invoice, with a copy of what it rests on."""
+class Series(models.TextChoices):
+    """What has numbers of its own."""
 
-    class Base(models.TextChoices):
-        USAGE_FEE = "usage_fee"
-        ANNUAL_FEE = "annual_fee"
-
-    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="applied_discounts")
-    position = models.PositiveSmallIntegerField()
-    rule = models.ForeignKey(DiscountRule, on_delete=models.PROTECT, null=True, blank=True)
-    name = models.CharField(max_length=100)
-    base = models.CharField(max_length=16, choices=Base)
-    base_amount = amount_column()
-    percent = percent_column()
-    fixed_amount = amount_column()
-    amount = amount_column()
-
-    class Meta:
-        ordering = ("position",)
-        constraints = (
-            models.UniqueConstraint(
-                fields=["invoice", "position"], name="discounts_of_an_invoice_have_an_order"
-            ),
-            models.CheckConstraint(
-                condition=Q(amount__gt=0, amount__lte=F("base_amount")),
-                name="discount_takes_something_and_not_more_than_its_base",
-            ),
-        )
-
-    def __str__(self) -> str:
-        return self.name
+    INVOICE = "invoice"
+    CREDIT_NOTE = "credit_note"
 
 
-class UnpricedUsage(models.Model):
-    """Usage of a period that no price was found for, as of the last look. Replaced each time."""
+class NumberSeries(models.Model):
+    """The counter of one series' numbers of a year. Its row stays locked until they are used."""
 
-    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="unpriced_usage")
-    billing_period_start = models.DateTimeField()
-    meter = models.CharField(max_length=32, choices=_METERS)
-    reason = models.CharField(max_length=32, choices=[(r.value, r.value) for r in Unpriced])
-    # Base units.
-    quantity = models.DecimalField(max_digits=40, decimal_places=0)
-    period_start = models.DateTimeField()
-    period_end = models.DateTimeField()
-    noted_at = models.DateTimeField()
-
-    class Meta:
-        ordering = ("-period_start", "meter")
-        verbose_name_plural = "unpriced usage"
-        constraints = (
-            models.UniqueConstraint(
-                fields=["account", "meter", "period_start"],
-                name="unpriced_usage_of_a_meter_is_noted_once_a_span",
-            ),
-        )
-
-    def __str__(self) -> str:
-        return f"{self.meter} of {self.account}"
-
-    @property
-    def exact_quantity(self) -> Fraction:
-        """The exact quantity in the meter's shown unit."""
-        return UNITS[Meter(self.meter)].shown_quantity(int(self.quantity))
-
-
-class InvoiceSeries(models.Model):
-    """The counter of one year's invoice numbers. Its row stays locked until the number is used."""
-
-    year = models.PositiveIntegerField(primary_key=True)
+    series = models.CharField(max_length=16, choices=Series)
+    year = models.PositiveIntegerField()
     last_number = models.PositiveIntegerField(default=0)
 
     class Meta:
-        verbose_name_plural = "invoice series"
+        verbose_name_plural = "number series"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["series", "year"], name="series_has_one_counter_a_year"
+            ),
+        )
 
     def __str__(self) -> str:
-        return str(self.year)
+        return f"{self.series} {self.year}"

@@ -12,7 +12,8 @@ from billing.credits import CreditKind
 from billing.facts import period_containing, period_facts, schedule_of
 from billing.history import BILLING_A_PERIOD, refuse_lost_usage, schedule_in
 from billing.lifecycle import InvoiceStatus, TransitionRefusedError
-from billing.models import Account, Invoice, InvoiceLine, InvoiceSeries, InvoiceTransition
+from billing.models import Account, Invoice, InvoiceLine, InvoiceTransition
+from billing.models.invoices import Series
 from billing.periods import Schedule
 from billing.rating import BY_DESIGN, Rating
 from billing.services.accounts import lock_account
@@ -25,6 +26,7 @@ from billing.services.credits import (
     use_credits,
 )
 from billing.services.lifecycle import Because, record_transition, void_invoice
+from billing.services.numbering import take_numbers
 from billing.services.statements import (
     discard_draft,
     has_lines,
@@ -255,15 +257,8 @@ def _close_period(account: Account, period: Period, *, now: datetime) -> None:
 
 
 def _number_invoice(invoice: Invoice, *, because: Because, now: datetime) -> None:
-    """Give the invoice the next number of the year and its final state.
-
-    The last step, because the counter's row is locked from here to the commit, for everybody.
-    """
-    InvoiceSeries.objects.get_or_create(year=now.year)
-    series = InvoiceSeries.objects.select_for_update().get(year=now.year)
-    series.last_number += 1
-    series.save(update_fields=["last_number"])
-    invoice.number = f"{series.year}-{series.last_number:06d}"
+    """Give the invoice the next number of the year and its final state; the last step."""
+    [invoice.number] = take_numbers(Series.INVOICE, 1, now=now)
     invoice.finalised_at, invoice.waiting_for = now, ""
     invoice.status = Invoice.Status.PENDING
     # Number and state in one statement: a constraint wants both, and a trigger nothing after.

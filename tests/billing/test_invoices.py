@@ -12,7 +12,7 @@ from billing.models import (
     CreditEntry,
     Invoice,
     InvoiceLine,
-    InvoiceSeries,
+    NumberSeries,
     Price,
     PriceBook,
     PriceBookVersion,
@@ -53,7 +53,7 @@ def lines_of(invoice: Invoice) -> list[tuple[str, Decimal]]:
 
 def everything() -> list[object]:
     """All that billing keeps of invoices and credits, to see whether a repeat changed it."""
-    tables = (Invoice, InvoiceLine, InvoiceSeries, CreditEntry, Account)
+    tables = (Invoice, InvoiceLine, NumberSeries, CreditEntry, Account)
     return [list(table.objects.order_by("pk").values()) for table in tables]
 
 
@@ -183,7 +183,7 @@ def test_no_lines_make_no_invoice_and_close_the_period() -> None:
     read_streams_until(AFTER_MAY)
     assert services.finalise_invoice(draft(account).pk, now=AFTER_MAY) is None
     assert not Invoice.objects.exists()
-    assert not InvoiceSeries.objects.exists()
+    assert not NumberSeries.objects.exists()
     account.refresh_from_db()
     assert account.open_period == JUNE
     with pytest.raises(services.PeriodNotOpenError):

@@ -16,7 +16,7 @@ from billing.models import (
     CreditGrant,
     Invoice,
     InvoiceLine,
-    InvoiceSeries,
+    NumberSeries,
     Subscription,
 )
 from metering.models import AccountRegistration
@@ -84,7 +84,7 @@ def test_ten_processes_finalising_one_invoice_use_credits_and_number_once() -> N
     statuses = run_at_once(lambda _: services.finalise_invoice(invoice.pk, now=AFTER_MAY))
     assert statuses == [0] * WORKERS
     assert Invoice.objects.get().number == "2026-000001"
-    assert InvoiceSeries.objects.get().last_number == 1
+    assert NumberSeries.objects.get().last_number == 1
     assert list(CreditEntry.objects.values_list("kind", "amount")) == [
         ("grant", 100),
         ("use", Decimal("-0.27")),
