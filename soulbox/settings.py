@@ -88,6 +88,7 @@ INSTALLED_APPS = [
     "billing",
     "metering",
     "psqlextra",
+    "pgtrigger",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",

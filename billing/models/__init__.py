@@ -1,6 +1,7 @@
 """The tables of billing, one noun a module. Django looks for them here."""
 
 from billing.models.accounts import Account, ApiKey, Membership
+from billing.models.audit import AuditEntry, AuditTrail
 from billing.models.credits import CreditEntry, CreditGrant, TopUp
 from billing.models.discounts import DiscountRule
 from billing.models.evidence import InvoiceEvidence
@@ -17,6 +18,8 @@ from billing.models.prices import Price, PriceBook, PriceBookVersion, PriceTier
 __all__ = [
     "Account",
     "ApiKey",
+    "AuditEntry",
+    "AuditTrail",
     "CreditEntry",
     "CreditGrant",
     "DiscountRule",
