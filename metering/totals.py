@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -43,9 +43,48 @@ def usage_of_spans(spans: Sequence[tuple[UUID, Period]]) -> list[dict[Meter, int
     In base units; meters without usage are left out.
     """
     usage: list[dict[Meter, int]] = [{} for _ in spans]
+    for table, join, of, columns in _TABLES:
+        for number, *sums in _rows(spans, _statement(table, join, of, columns.values())):
+            used = usage[number - 1]
+            used.update((m, int(s)) for m, s in zip(columns, sums, strict=True) if s)
+    return usage
+
+
+def usage_of_spans_by_sandbox(
+    spans: Sequence[tuple[UUID, Period]],
+) -> list[dict[str, dict[Meter, int]]]:
+    """Return what `usage_of_spans` does by sandbox id; of each span it adds up to that."""
+    usage: list[dict[str, dict[Meter, int]]] = [{} for _ in spans]
+    for table, join, of, columns in _TABLES:
+        statement = _statement(table, join, of, columns.values(), by="sandbox.sandbox_id")
+        for number, sandbox_id, *sums in _rows(spans, statement):
+            if used := {m: int(s) for m, s in zip(columns, sums, strict=True) if s}:
+                usage[number - 1].setdefault(sandbox_id, {}).update(used)
+    return usage
+
+
+def running_of_spans(spans: Sequence[tuple[UUID, Period]]) -> list[tuple[int, int]]:
+    """Return for each span how long the account's sandboxes ran and were measured, in ms."""
+    running = [(0, 0)] * len(spans)
+    columns = ("running_ms", "measured_ms")
+    for number, *sums in _rows(spans, _statement("metering_usagerecord", "", _OF_A_LIFE, columns)):
+        ran, measured = sums
+        running[number - 1] = int(ran), int(measured)
+    return running
+
+
+def _rows(spans: Sequence[tuple[UUID, Period]], statement: str) -> list[tuple[Any, ...]]:
     if not spans:
-        return usage
-    bounds: dict[str, Any] = {
+        return []
+    bounds = bounds_of(spans)
+    with connection.cursor() as cursor:
+        cursor.execute(statement, bounds)
+        return cursor.fetchall()
+
+
+def bounds_of(spans: Sequence[tuple[UUID, Period]]) -> dict[str, Any]:
+    """Return what a statement over spans of accounts is told, one span or more."""
+    return {
         "accounts": [account_id for account_id, _ in spans],
         "starts": [period.start for _, period in spans],
         "ends": [period.end for _, period in spans],
@@ -53,19 +92,13 @@ def usage_of_spans(spans: Sequence[tuple[UUID, Period]]) -> list[dict[Meter, int
         "first": min(period.start for _, period in spans),
         "last": max(period.end for _, period in spans),
     }
-    with connection.cursor() as cursor:
-        for table, join, of, columns in _TABLES:
-            cursor.execute(_statement(table, join, of, columns), bounds)
-            for number, *sums in cursor.fetchall():
-                used = usage[number - 1]
-                used.update((m, int(s)) for m, s in zip(columns, sums, strict=True) if s)
-    return usage
 
 
-def _statement(table: str, join: str, of: str, columns: dict[Meter, str]) -> str:
-    sums = ", ".join(f"sum(record.{column})" for column in columns.values())
+def _statement(table: str, join: str, of: str, columns: Iterable[str], *, by: str = "") -> str:
+    sums = ", ".join(f"sum(record.{column})" for column in columns)
+    keys = f"span.number, {by}" if by else "span.number"
     return f"""
-        SELECT span.number, {sums}
+        SELECT {keys}, {sums}
           FROM unnest(%(accounts)s::uuid[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
                WITH ORDINALITY AS span(account_id, span_start, span_end, number)
           JOIN metering_sandbox sandbox ON sandbox.account_id = span.account_id
@@ -73,5 +106,5 @@ def _statement(table: str, join: str, of: str, columns: dict[Meter, str]) -> str
           JOIN {table} record ON {of}
                AND record.window_start >= span.span_start AND record.window_start < span.span_end
                AND record.window_start >= %(first)s AND record.window_start < %(last)s
-         GROUP BY span.number
+         GROUP BY {keys}
     """  # noqa: S608 - only names of our own tables and columns
