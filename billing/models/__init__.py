@@ -12,6 +12,7 @@ from billing.models.invoice_lines import (
     UnpricedUsage,
 )
 from billing.models.invoices import Invoice, InvoiceTransition, NumberSeries
+from billing.models.messages import Budget, MailCursor, MailMessage
 from billing.models.plans import Plan, Subscription
 from billing.models.prices import Price, PriceBook, PriceBookVersion, PriceTier
 
@@ -20,6 +21,7 @@ __all__ = [
     "ApiKey",
     "AuditEntry",
     "AuditTrail",
+    "Budget",
     "CreditEntry",
     "CreditGrant",
     "DiscountRule",
@@ -29,6 +31,8 @@ __all__ = [
     "InvoiceLine",
     "InvoiceLinePart",
     "InvoiceTransition",
+    "MailCursor",
+    "MailMessage",
     "Membership",
     "NumberSeries",
     "Plan",
