@@ -3,6 +3,7 @@
 from billing.models.accounts import Account, ApiKey, Membership
 from billing.models.audit import AuditEntry, AuditTrail
 from billing.models.credits import CreditEntry, CreditGrant, TopUp
+from billing.models.desk import DeskCoverage, DeskDay, DeskRunning, DeskSlice
 from billing.models.discounts import DiscountRule
 from billing.models.evidence import InvoiceEvidence
 from billing.models.invoice_lines import (
@@ -24,6 +25,10 @@ __all__ = [
     "Budget",
     "CreditEntry",
     "CreditGrant",
+    "DeskCoverage",
+    "DeskDay",
+    "DeskRunning",
+    "DeskSlice",
     "DiscountRule",
     "Invoice",
     "InvoiceDiscount",

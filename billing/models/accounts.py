@@ -123,6 +123,11 @@ class Account(models.Model):
                 condition=Q(parked_reason=""),
                 name="accounts_by_period_due",
             ),
+            models.Index(
+                fields=["parked_at"],
+                condition=Q(parked_at__isnull=False),
+                name="parked_accounts",
+            ),
         )
 
     def __str__(self) -> str:

@@ -206,6 +206,18 @@ class Invoice(models.Model):
                 condition=Q(status="draft"),
                 name="drafts_by_last_try",
             ),
+            models.Index(
+                fields=["status", "currency"],
+                condition=Q(status__in=["pending", "payment_failed", "pending_retry"]),
+                include=["amount_due"],
+                name="invoices_outstanding",
+            ),
+            models.Index(
+                fields=["finalised_at"],
+                condition=Q(finalised_at__isnull=False),
+                include=["currency", "status", "total_amount", "tax"],
+                name="invoices_by_finalising",
+            ),
         )
 
     def __str__(self) -> str:
