@@ -6,6 +6,7 @@ from billing.models.credits import CreditEntry, CreditGrant, TopUp
 from billing.models.desk import DeskCoverage, DeskDay, DeskRunning, DeskSlice
 from billing.models.discounts import DiscountRule
 from billing.models.evidence import InvoiceEvidence
+from billing.models.invoice_files import InvoiceDays, InvoiceFile, InvoiceMismatch
 from billing.models.invoice_lines import (
     InvoiceDiscount,
     InvoiceLine,
@@ -31,10 +32,13 @@ __all__ = [
     "DeskSlice",
     "DiscountRule",
     "Invoice",
+    "InvoiceDays",
     "InvoiceDiscount",
     "InvoiceEvidence",
+    "InvoiceFile",
     "InvoiceLine",
     "InvoiceLinePart",
+    "InvoiceMismatch",
     "InvoiceTransition",
     "MailCursor",
     "MailMessage",
