@@ -5,6 +5,7 @@ import billing.admin.api_keys
 import billing.admin.credits
 import billing.admin.discounts
 import billing.admin.invoices
+import billing.admin.operator_keys
 import billing.admin.plans
 import billing.admin.price_books
 import billing.admin.prices

@@ -15,6 +15,7 @@ from billing.models.invoice_lines import (
 )
 from billing.models.invoices import Invoice, InvoiceTransition, NumberSeries
 from billing.models.messages import Budget, MailCursor, MailMessage
+from billing.models.operators import OperatorKey
 from billing.models.plans import Plan, Subscription
 from billing.models.prices import Price, PriceBook, PriceBookVersion, PriceTier
 
@@ -44,6 +45,7 @@ __all__ = [
     "MailMessage",
     "Membership",
     "NumberSeries",
+    "OperatorKey",
     "Plan",
     "Price",
     "PriceBook",

@@ -44,6 +44,13 @@ from billing.services.lifecycle import (
     void_invoice,
     write_off,
 )
+from billing.services.operator_keys import (
+    IssuedOperatorKey,
+    OperatorKeyRefusedError,
+    authenticate_operator_key,
+    issue_operator_key,
+    revoke_operator_key,
+)
 from billing.services.prices import PriceBookRefusedError, copy_book, start_version
 from billing.services.subscriptions import (
     AgreedTerms,
@@ -80,6 +87,8 @@ __all__ = [
     "Gift",
     "InvoiceNotReadyError",
     "IssuedApiKey",
+    "IssuedOperatorKey",
+    "OperatorKeyRefusedError",
     "PeriodNotOpenError",
     "PriceBookRefusedError",
     "SubscriptionRefusedError",
@@ -89,6 +98,7 @@ __all__ = [
     "UsageNotConservedError",
     "UsageUnpricedError",
     "authenticate_api_key",
+    "authenticate_operator_key",
     "cancel_subscription",
     "cancel_subscription_now",
     "change_cycle",
@@ -108,6 +118,7 @@ __all__ = [
     "grant_top_up",
     "is_time_zone",
     "issue_api_key",
+    "issue_operator_key",
     "lock_account",
     "mark_paid",
     "mark_payment_failed",
@@ -121,6 +132,7 @@ __all__ = [
     "retry_payment",
     "revoke_api_key",
     "revoke_credit",
+    "revoke_operator_key",
     "set_automatic_top_up",
     "start_version",
     "subscribe",

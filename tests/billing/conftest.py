@@ -14,7 +14,9 @@ READERS_OF_THE_CLOCK = (
     "billing.admin.prices",
     "billing.admin.subscriptions",
     "billing.admin.top_ups",
+    "billing.admin.operator_keys",
     "billing.authentication",
+    "billing.operator_access",
     "billing.tasks",
     "billing.views",
 )
