@@ -74,6 +74,7 @@ def wipe_committed_rows() -> None:
         # trail would tell the next test of it.
         connection.execute("ALTER TABLE billing_account DISABLE TRIGGER USER")
         connection.execute("DELETE FROM billing_account")
+        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         connection.execute("ALTER TABLE billing_account ENABLE TRIGGER USER")
 
 
