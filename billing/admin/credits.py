@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import Q, QuerySet, Sum
+from django.db.models import Count, Q, QuerySet, Sum
 from django.http import HttpRequest, HttpResponse
 
 from billing import services
@@ -25,6 +25,7 @@ from billing.admin.asking import (
     text_field,
     time_field,
 )
+from billing.admin.listing import Totals, WithTotals, grouped_money
 from billing.credits import CreditKind
 from billing.models import CreditEntry, CreditGrant
 from metering.pages import ReadOnlyPage, ReadOnlyRows
@@ -122,8 +123,34 @@ REVOKE = Question(
 )
 
 
+class LeftFilter(admin.SimpleListFilter):
+    """Whether something is left of the credit."""
+
+    title = "something left"
+    parameter_name = "left"
+
+    def lookups(
+        self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]
+    ) -> list[tuple[str, str]]:
+        """Return the two there are."""
+        del request, model_admin
+        return [("yes", "Yes"), ("no", "No")]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[CreditGrant]
+    ) -> QuerySet[CreditGrant]:
+        """Return the grants with something left, or with nothing; the list has summed it up."""
+        del request
+        match self.value():
+            case "yes":
+                return queryset.filter(Q(balance__gt=0))
+            case "no":
+                return queryset.filter(~Q(balance__gt=0))
+        return queryset
+
+
 @admin.register(CreditGrant)
-class CreditGrantAdmin(ServicePage[CreditGrant]):
+class CreditGrantAdmin(WithTotals[CreditGrant], ServicePage[CreditGrant]):
     """Credit that accounts were given, and what is left of it. Adding a row grants credit."""
 
     form = CreditGrantForm
@@ -140,7 +167,14 @@ class CreditGrantAdmin(ServicePage[CreditGrant]):
         "reason",
         "granted_by",
     )
-    list_filter = ("kind", ("expires_at", admin.EmptyFieldListFilter), "subscription__plan")
+    list_filter = (
+        "kind",
+        LeftFilter,
+        "account__currency",
+        ("expires_at", admin.EmptyFieldListFilter),
+        ("expires_at", admin.DateFieldListFilter),
+        "subscription__plan",
+    )
     list_select_related = ("account", "granted_by")
     search_fields = ("account__name", "account__id", "reference", "reason")
     autocomplete_fields = ("account",)
@@ -169,6 +203,32 @@ class CreditGrantAdmin(ServicePage[CreditGrant]):
                 granted=Sum("entries__amount", filter=Q(entries__kind="grant")),
                 balance=Sum("entries__amount"),
             )
+        )
+
+    def totals_of(self, rows: QuerySet[CreditGrant]) -> Totals:
+        """Return what was granted and what is left, a currency and kind a row."""
+        sums = (
+            CreditEntry.objects.filter(grant__in=rows)
+            .values("grant__account__currency", "grant__kind")
+            .annotate(
+                count=Count("grant", distinct=True),
+                granted=Sum("amount", filter=Q(kind="grant")),
+                left=Sum("amount"),
+            )
+            .order_by("grant__account__currency", "grant__kind")
+        )
+        return Totals(
+            ("currency and kind", "grants", "granted", "balance"),
+            [
+                [
+                    f"{row['grant__account__currency']}, {row['grant__kind']}",
+                    f"{row['count']:,}",
+                    grouped_money(row["granted"], row["grant__account__currency"]),
+                    grouped_money(row["left"], row["grant__account__currency"]),
+                ]
+                for row in sums
+            ],
+            "Of all that the filters leave.",
         )
 
     def get_inlines(self, request: HttpRequest, obj: CreditGrant | None) -> Any:

@@ -8,13 +8,16 @@ from decimal import Decimal
 
 import pytest
 from django.db import connection
+from django.db.models import Model
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from billing.models import Account, Invoice
+from billing import services
+from billing.credits import CreditKind
+from billing.models import Account, CreditGrant, Invoice
 from tests.billing import admin_pages
 from tests.billing.admin_pages import page, text_of
-from tests.billing.usage import open_account
+from tests.billing.usage import NOON, OPENED, open_account
 
 pytestmark = pytest.mark.django_db
 
@@ -69,9 +72,10 @@ def queries_of(client: Client, address: str) -> int:
     return len(captured)
 
 
-def totals_on(client: Client, query: str = "") -> list[list[str]]:
-    response = client.get(page(Invoice) + query)
-    rows = response.context_data["totals"].rows  # type: ignore[attr-defined]
+def totals_on(client: Client, query: str = "", model: type[Model] = Invoice) -> list[list[str]]:
+    context = client.get(page(model) + query).context_data
+    assert context is not None
+    rows = context["totals"].rows
     return [[cell.replace("\N{NO-BREAK SPACE}", " ") for cell in row] for row in rows]
 
 
@@ -124,6 +128,48 @@ def test_the_list_of_invoices_asks_as_often_for_200_rows_as_for_one(finance: Cli
     of_one = queries_of(finance, page(Invoice))
     final_invoices(account, ["1"] * 199, first_month=2)
     assert queries_of(finance, page(Invoice)) == of_one
+
+
+def test_credit_is_added_up_by_currency_and_kind(finance: Client) -> None:
+    ada = open_account("Ada")
+    bob = services.open_account(name="Bob", currency="EUR", now=OPENED)
+    for account, amount in ((ada, 10), (ada, 1000), (bob, 7)):
+        gift = services.Gift(
+            kind=CreditKind.PREPAID,
+            amount=Decimal(amount),
+            reason="Paid",
+            reference=f"{amount}",
+        )
+        services.grant_credit(account.pk, gift, now=OPENED)
+    by = services.ByHand(reason="Support", reference="x")
+    services.use_credit(ada.pk, Decimal("10"), by=by, now=NOON)
+    assert totals_on(finance, "", CreditGrant) == [
+        ["EUR, prepaid", "1", "7.00 EUR", "7.00 EUR"],
+        ["USD, prepaid", "2", "1,010.00 USD", "1,000.00 USD"],
+    ]
+    assert totals_on(finance, "?left=no", CreditGrant) == [
+        ["USD, prepaid", "1", "10.00 USD", "0.00 USD"]
+    ]
+    assert totals_on(finance, "?left=yes&q=Ada", CreditGrant) == [
+        ["USD, prepaid", "1", "1,000.00 USD", "1,000.00 USD"]
+    ]
+
+
+def test_the_list_of_credit_asks_as_often_for_200_rows_as_for_one(finance: Client) -> None:
+    account = open_account()
+
+    def grant(number: int) -> None:
+        gift = services.Gift(
+            kind=CreditKind.PREPAID, amount=Decimal(1), reason="Paid", reference=f"{number}"
+        )
+        services.grant_credit(account.pk, gift, now=OPENED)
+
+    grant(0)
+    queries_of(finance, page(CreditGrant))
+    of_one = queries_of(finance, page(CreditGrant))
+    for number in range(1, 200):
+        grant(number)
+    assert queries_of(finance, page(CreditGrant)) == of_one
 
 
 def test_a_hostile_name_is_text_in_the_list(finance: Client) -> None:
