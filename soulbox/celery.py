@@ -43,6 +43,7 @@ app.conf.beat_schedule = {
     "note unpriced usage": _every(
         "billing.tasks.note_unpriced_usage", seconds=60 * 60, queue="billing"
     ),
+    "add up desk": _every("billing.tasks.add_up_desk", seconds=5 * 60, queue="default"),
     "make partitions": _every(
         "metering.tasks.make_partitions_ahead", seconds=6 * 60 * 60, queue="default"
     ),

@@ -169,6 +169,8 @@ UNFOLD = {
     "SITE_HEADER": "SoulBox Billing",
     "SITE_URL": reverse_lazy("docs"),
     "SHOW_HISTORY": True,
+    "DASHBOARD_CALLBACK": "billing.admin.desk.dashboard",
+    "SIDEBAR": {"show_search": True, "navigation": "billing.admin.navigation.navigation"},
 }
 
 # Metering

@@ -26,6 +26,7 @@ from billing.services.credits import (
     revoke_credit,
     use_credit,
 )
+from billing.services.desk import add_up_desk
 from billing.services.invoices import (
     InvoiceNotReadyError,
     PeriodNotOpenError,
@@ -99,6 +100,7 @@ __all__ = [
     "UsageUnpricedError",
     "authenticate_api_key",
     "authenticate_operator_key",
+    "add_up_desk",
     "cancel_subscription",
     "cancel_subscription_now",
     "change_cycle",
