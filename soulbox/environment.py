@@ -79,6 +79,9 @@ VARIABLES: dict[str, Variable] = {
         Variable("SELLER_TIME_ZONE", "UTC", "Whose days and years invoices are dated by."),
         Variable("SELLER_TAX_NAME", "Tax", "What the tax is called, as in VAT."),
         Variable(
+            "SELLER_PAYMENT_TERMS_DAYS", "14", "Days after its date that an invoice is due."
+        ),
+        Variable(
             "SELLER_PAYMENT_TERMS", "", "How to pay, printed below the total, as a bank account."
         ),
     )
