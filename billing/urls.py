@@ -10,5 +10,6 @@ urlpatterns = [
     path("usage/costs", views.UsageCosts.as_view(), name="usage-costs"),
     path("invoices", views.InvoiceList.as_view(), name="invoices"),
     path("invoices/<int:pk>", views.InvoiceDetail.as_view(), name="invoice"),
+    path("invoices/<int:pk>/download", views.InvoiceDownload.as_view(), name="invoice-download"),
     path("plans", views.PlanList.as_view(), name="plans"),
 ]

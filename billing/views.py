@@ -1,31 +1,37 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
+from django.http import HttpResponse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.exceptions import NotAuthenticated, NotFound
 from rest_framework.generics import ListAPIView, RetrieveAPIView
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.pagination import CursorPagination
 from rest_framework.permissions import AllowAny
+from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from billing import queries
+from billing import queries, services
 from billing.cost_queries import (
     CostsByKey,
     SpanRefusedError,
     cost_by_label,
     cost_by_sandbox,
 )
-from billing.models import ApiKey, Invoice, Plan
+from billing.models import ApiKey, Invoice, InvoiceFile, Plan
 from billing.serializers.costs import LABEL, CostsQuerySerializer, CostsSerializer
 from billing.serializers.coverage import AccountCoverageSerializer, DaysQuerySerializer
+from billing.serializers.invoice_files import DownloadQuerySerializer
 from billing.serializers.invoices import InvoiceSerializer, InvoiceWithLinesSerializer
 from billing.serializers.plans import OfferedPlanSerializer
 from billing.serializers.usage import CurrentUsageSerializer
@@ -111,6 +117,51 @@ class InvoiceDetail(RetrieveAPIView[Invoice]):
         return invoices.prefetch_related("lines__parts", "applied_discounts")
 
 
+class AnyAccept(DefaultContentNegotiation):
+    """Answers whatever is accepted: the file asked for, or JSON that says why not.
+
+    DRF's own would take `format` for its own, and refuse who accepts a PDF only.
+    """
+
+    def select_renderer(
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        """Return what errors are written by."""
+        del request, format_suffix
+        renderer = next(iter(renderers))
+        return renderer, str(renderer.media_type)
+
+
+class InvoiceDownload(APIView):
+    """An invoice as a file. Another account's invoice is not found."""
+
+    content_negotiation_class = AnyAccept
+
+    @extend_schema(
+        operation_id="invoice_download",
+        parameters=[DownloadQuerySerializer],
+        responses={
+            (200, "application/pdf"): OpenApiTypes.BINARY,
+            (200, "text/csv"): OpenApiTypes.STR,
+            (200, "application/json"): OpenApiTypes.OBJECT,
+        },
+    )
+    def get(self, request: Request, pk: int) -> HttpResponse:
+        """Return the document as of its issue: of a final invoice the same bytes each time.
+
+        A draft is marked as one, and what is void as void.
+        """
+        if not queries.invoices_of(_account_of(request)).filter(pk=pk).exists():
+            raise NotFound
+        asked = DownloadQuerySerializer(data=request.query_params)
+        asked.is_valid(raise_exception=True)
+        return file_response(
+            services.invoice_file(
+                pk, format=InvoiceFile.Format(asked.validated_data["format"]), now=datetime.now(UTC)
+            )
+        )
+
+
 class PlanList(ListAPIView[Plan]):
     """The plans on offer and their prices, for anybody: no key is needed."""
 
@@ -123,6 +174,15 @@ class PlanList(ListAPIView[Plan]):
     def get_queryset(self) -> QuerySet[Plan]:
         """Return the plans that customers may see, with the prices in force now."""
         return queries.offered_plans(now=datetime.now(UTC))
+
+
+def file_response(file: services.RenderedInvoice) -> HttpResponse:
+    """Return a file to be saved, and by nobody else kept."""
+    response = HttpResponse(file.content, content_type=file.content_type)
+    response["Content-Disposition"] = f'attachment; filename="{file.name}"'
+    response["Cache-Control"] = "private, no-store"
+    response["X-Content-Type-Options"] = "nosniff"
+    return response
 
 
 def _costs(

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 from billing.charges import PartKind
 from billing.documents.document import (
+    Adjustment,
     DocumentKind,
     FeeLine,
     InvoiceDocument,
@@ -16,6 +17,7 @@ from billing.documents.document import (
     Party,
     PricePart,
     SandboxCost,
+    TopUp,
     UsageLine,
 )
 from billing.documents.text import one_line
@@ -43,6 +45,8 @@ _MINUS: Final = "\N{MINUS SIGN}"
 _TITLES: Final = {
     DocumentKind.USAGE: "Invoice",
     DocumentKind.FINAL: "Final invoice",
+    DocumentKind.SUBSCRIPTION: "Invoice",
+    DocumentKind.TOP_UP: "Invoice for prepaid credit",
     DocumentKind.CREDIT_NOTE: "Credit note",
 }
 _MARKS: Final = {InvoiceStatus.DRAFT: "DRAFT", InvoiceStatus.VOID: "VOID"}
@@ -72,6 +76,7 @@ _MONTHS: Final = (
     "Nov",
     "Dec",
 )
+_OF_USAGE: Final = (DocumentKind.USAGE, DocumentKind.FINAL)
 _LIMITS: Final = (PartKind.MAXIMUM, PartKind.MINIMUM)
 
 
@@ -95,8 +100,10 @@ def content_of(document: InvoiceDocument) -> dict[str, Content]:
         "due_name": _DUE_NAMES.get(document.status, "Amount due"),
         "due_note": _due_note(document),
         "has_discounts": any(line.discount for line in document.usage_lines),
-        "fees": [_fee(fee, document) for fee in document.fees],
-        "fees_amount": _amount(document.totals.subscription_fee),
+        "fees": [
+            *(_fee(fee, document) for fee in document.fees),
+            *(_top_up(entry) for entry in document.top_ups),
+        ],
         "meters": [_meter(group, document) for group in document.meters],
         "quantity_decimals": max((_decimals(text) for text in _quantities(document)), default=0),
         "price_decimals": max((_decimals(text) for text in _prices(document)), default=0),
@@ -209,6 +216,16 @@ def _fee(fee: FeeLine, document: InvoiceDocument) -> Content:
     }
 
 
+def _top_up(entry: TopUp) -> Content:
+    basis = "Prepaid credit. It is taxed when it is spent."
+    return {
+        "name": _text(entry.description),
+        "basis": basis,
+        "span": "",
+        "amount": _amount(entry.amount),
+    }
+
+
 def _meter(group: MeterLines, document: InvoiceDocument) -> Content:
     return {
         "name": _text(group.name),
@@ -284,7 +301,8 @@ def _sums(document: InvoiceDocument) -> list[dict[str, str]]:
     sums: list[dict[str, str]] = []
     if document.fees:
         sums.append(_row("Subscription fees", t.subscription_fee))
-    sums.append(_row("Usage", t.usage_fee))
+    if document.meters or document.kind in _OF_USAGE:
+        sums.append(_row("Usage", t.usage_fee))
     for discount in document.discounts:
         base = f"{_amount(discount.base)} {document.currency}"
         takes = [f"{_percent(discount.percent)} of {base}"] if discount.percent else []
@@ -292,14 +310,22 @@ def _sums(document: InvoiceDocument) -> list[dict[str, str]]:
             takes.append(f"{_amount(discount.fixed_amount)} {document.currency}")
         sums.append(_row(discount.name, -discount.amount, "Discount: " + " + ".join(takes)))
     sums += [_row(credit.name, -credit.amount, "Credit used") for credit in document.credits]
-    sums += [_row(entry.description, entry.amount, "Adjustment") for entry in document.adjustments]
+    sums += [_adjustment(entry, document) for entry in document.adjustments]
     if not document.tax.is_inclusive:
         if len(sums) > 1:
             sums.append(_row("Before tax", document.taxable))
-        sums.append(_tax(document))
+        if document.kind is not DocumentKind.TOP_UP:
+            sums.append(_tax(document))
+    if document.top_ups:
+        sums.append(_row("Prepaid credit", document.top_up))
     if t.credited:
         sums.append(_row("Carried over as prepaid credit", t.credited))
     return sums
+
+
+def _adjustment(entry: Adjustment, document: InvoiceDocument) -> dict[str, str]:
+    note = f"Adjustment of {_span(entry.period, document)}" if entry.period else "Adjustment"
+    return _row(entry.description, entry.amount, note)
 
 
 def _tax(document: InvoiceDocument) -> dict[str, str]:

@@ -18,7 +18,7 @@ from billing.totals import InvoiceTotals, Tax
 from metering.period import Period
 
 MOST_LINES: Final = 5_000
-"""A document has no more lines than this, fees and usage together."""
+"""A document has no more lines than this, of all kinds together."""
 MOST_DAYS: Final = 400
 """A document tells the usage of no more days: a year and a month are longer than any period."""
 
@@ -30,6 +30,10 @@ class DocumentKind(StrEnum):
 
     USAGE = "usage"
     FINAL = "final"
+    # What a payment provider invoiced by itself, under its own number.
+    SUBSCRIPTION = "subscription"
+    # Prepaid credit that was bought.
+    TOP_UP = "top_up"
     CREDIT_NOTE = "credit_note"
 
 
@@ -152,7 +156,16 @@ class CreditUsed:
 
 @dataclass(frozen=True, slots=True)
 class Adjustment:
-    """A correction, with its sign."""
+    """A correction, with its sign, and the span that it corrects, if it is of one."""
+
+    description: str
+    amount: Money
+    period: Period | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopUp:
+    """Prepaid credit that is bought. It is taxed when it is spent."""
 
     description: str
     amount: Money
@@ -205,6 +218,7 @@ class InvoiceDocument:
     credits: tuple[CreditUsed, ...] = ()
     prepaid: tuple[CreditUsed, ...] = ()
     adjustments: tuple[Adjustment, ...] = ()
+    top_ups: tuple[TopUp, ...] = ()
     days: tuple[DayCost, ...] = ()
     sandboxes: tuple[SandboxCost, ...] = ()
     notes: tuple[str, ...] = ()
@@ -214,7 +228,7 @@ class InvoiceDocument:
             self.status is not InvoiceStatus.VOID
         ):
             raise ValueError(f"A {self.status} invoice has the number {self.number!r}.")
-        count = len(self.fees) + sum(len(group.lines) for group in self.meters)
+        count = len(self.fees) + len(self.adjustments) + len(self.top_ups) + len(self.usage_lines)
         if count > MOST_LINES:
             raise ValueError(f"An invoice of {count} lines; no more than {MOST_LINES} are printed.")
         if len(self.days) > MOST_DAYS:
@@ -235,6 +249,11 @@ class InvoiceDocument:
         return tuple(line for group in self.meters for line in group.lines)
 
     @property
+    def top_up(self) -> Money:
+        """The prepaid credit that is bought."""
+        return Money.total((entry.amount for entry in self.top_ups), self.currency)
+
+    @property
     def taxable(self) -> Money:
         """What the tax is reckoned on: where prices contain it, with it."""
         t = self.totals
@@ -242,7 +261,7 @@ class InvoiceDocument:
 
     def _refuse_what_does_not_add_up(self) -> None:
         t = self.totals
-        total = self.taxable + t.credited
+        total = self.taxable + t.credited + self.top_up
         parts: tuple[tuple[str, Iterable[Money], Money], ...] = (
             ("fees", (line.amount for line in self.fees), t.subscription_fee),
             ("usage", (line.amount for line in self.usage_lines), t.usage_fee),
@@ -265,7 +284,7 @@ class InvoiceDocument:
         yield from (line.amount for line in self.usage_lines)
         yield from (discount.amount for discount in self.discounts)
         yield from (credit.amount for credit in self.credits + self.prepaid)
-        yield from (adjustment.amount for adjustment in self.adjustments)
+        yield from (entry.amount for entry in self.adjustments + self.top_ups)
         yield from (entry.amount for entry in self.days)
         yield from (entry.amount for entry in self.sandboxes)
         yield from (line.discount for line in self.usage_lines)

@@ -31,7 +31,7 @@ _FORMULA_STARTS: Final = tuple("=+-@\t\r\n＝＋－＠")
 
 
 def lines_csv(document: InvoiceDocument) -> bytes:
-    """Return the fees and usage lines, a row each, by RFC 4180 in UTF-8.
+    """Return the lines, a row each, by RFC 4180 in UTF-8.
 
     Times are in UTC; a span's end is not part of it. A cell of text that a spreadsheet would take
     for a formula begins with an apostrophe. Figures are plain decimals, also below zero.
@@ -46,30 +46,40 @@ def lines_csv(document: InvoiceDocument) -> bytes:
 
 
 def _rows(document: InvoiceDocument) -> Iterator[tuple[str, ...]]:
-    invoice, currency = _cell(document.number or "DRAFT"), document.currency
+    invoice, currency = text_cell(document.number or "DRAFT"), document.currency
     for fee in document.fees:
         span = _time(fee.period.start), _time(fee.period.end)
-        description, amount = _cell(fee.description), fee.amount.text
+        description, amount = text_cell(fee.description), fee.amount.text
         yield (invoice, fee.kind, "", description, *span, "", "", "", "", amount, currency)
     for group in document.meters:
         for line in group.lines:
             yield (
                 invoice,
                 "usage",
-                _cell(group.meter),
-                _cell(line.description),
+                text_cell(group.meter),
+                text_cell(line.description),
                 _time(line.period.start),
                 _time(line.period.end),
                 line.quantity,
-                _cell(group.unit),
+                text_cell(group.unit),
                 line.unit_price or "",
                 line.discount.text,
                 line.amount.text,
                 currency,
             )
+    for entry in document.adjustments:
+        about = entry.period or document.period
+        times = _time(about.start), _time(about.end)
+        name, amount = text_cell(entry.description), entry.amount.text
+        yield (invoice, "adjustment", "", name, *times, "", "", "", "", amount, currency)
+    for bought in document.top_ups:
+        times = _time(document.period.start), _time(document.period.end)
+        name, amount = text_cell(bought.description), bought.amount.text
+        yield (invoice, "top_up", "", name, *times, "", "", "", "", amount, currency)
 
 
-def _cell(text: str) -> str:
+def text_cell(text: str) -> str:
+    """Return text as a cell that no spreadsheet takes for a formula: an apostrophe comes first."""
     shown = visible_text(text)
     return f"'{shown}" if shown.startswith(_FORMULA_STARTS) else shown
 

@@ -27,6 +27,12 @@ from billing.services.credits import (
     use_credit,
 )
 from billing.services.desk import add_up_desk
+from billing.services.invoice_files import (
+    RenderedInvoice,
+    invoice_file,
+    invoice_pdf,
+    keep_invoice_days,
+)
 from billing.services.invoices import (
     InvoiceNotReadyError,
     PeriodNotOpenError,
@@ -92,6 +98,7 @@ __all__ = [
     "OperatorKeyRefusedError",
     "PeriodNotOpenError",
     "PriceBookRefusedError",
+    "RenderedInvoice",
     "SubscriptionRefusedError",
     "TopUpRefusedError",
     "UnknownCurrencyError",
@@ -118,9 +125,12 @@ __all__ = [
     "grant_due_credits",
     "grant_monthly_credits",
     "grant_top_up",
+    "invoice_file",
+    "invoice_pdf",
     "is_time_zone",
     "issue_api_key",
     "issue_operator_key",
+    "keep_invoice_days",
     "lock_account",
     "mark_paid",
     "mark_payment_failed",

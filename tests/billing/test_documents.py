@@ -444,12 +444,18 @@ def test_the_sheet_has_a_row_a_line_with_plain_numbers() -> None:
     shown = documents.rich()
     sheet = lines_csv(shown)
     assert sheet.startswith(b"\xef\xbb\xbfinvoice,kind,meter,")
-    assert sheet.count(b"\r\n") == 1 + len(shown.fees) + len(shown.usage_lines)
+    lines = (*shown.fees, *shown.usage_lines, *shown.adjustments)
+    assert sheet.count(b"\r\n") == 1 + len(lines)
     assert sheet.replace(b"\r\n", b"").count(b"\n") == 0
     header, *rows = csv.reader(io.StringIO(sheet.decode("utf-8-sig"), newline=""))
     assert tuple(header) == COLUMNS
     named = [dict(zip(header, row, strict=True)) for row in rows]
-    fees, usage = named[: len(shown.fees)], named[len(shown.fees) :]
+    fees, usage = named[: len(shown.fees)], named[len(shown.fees) : -len(shown.adjustments)]
+    adjusted = named[-len(shown.adjustments) :]
+    assert [(row["kind"], row["amount"]) for row in adjusted] == [
+        ("adjustment", "-120.00"),
+        ("adjustment", "3.21"),
+    ]
     assert [row["amount"] for row in fees] == ["299.00", "-1054.55"]
     assert [row["kind"] for row in fees] == ["fee", "unused_fee"]
     for row, line in zip(usage, shown.usage_lines, strict=True):
