@@ -6,7 +6,7 @@ Many accounts at once: a fixed number of queries, however many they are.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -308,6 +308,12 @@ def _schedule(account: Account, rows: Iterable[Subscription]) -> Schedule:
 def schedule_of(account: Account) -> Schedule:
     """Return how the account's time is cut into periods from its open one on."""
     return _schedule(account, account.subscriptions.filter(ends_period=True))
+
+
+def schedules_of(accounts: Collection[Account]) -> dict[UUID, Schedule]:
+    """Return what `schedule_of` does for each account, by one query for all of them."""
+    cutting = _by_account(Subscription.objects.filter(account__in=accounts, ends_period=True))
+    return {account.pk: _schedule(account, cutting.get(account.pk, ())) for account in accounts}
 
 
 def period_containing(account: Account, moment: datetime) -> Period:

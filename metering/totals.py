@@ -79,7 +79,8 @@ def _rows(spans: Sequence[tuple[UUID, Period]], statement: str) -> list[tuple[An
     bounds = bounds_of(spans)
     with connection.cursor() as cursor:
         cursor.execute(statement, bounds)
-        return cursor.fetchall()
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows
 
 
 def bounds_of(spans: Sequence[tuple[UUID, Period]]) -> dict[str, Any]:
