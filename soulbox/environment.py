@@ -82,9 +82,6 @@ VARIABLES: dict[str, Variable] = {
             "SELLER_PAYMENT_TERMS_DAYS", "14", "Days after its date that an invoice is due."
         ),
         Variable(
-            "SELLER_PAYMENT_TERMS_DAYS", "14", "Days after its date that an invoice is due."
-        ),
-        Variable(
             "SELLER_PAYMENT_TERMS", "", "How to pay, printed below the total, as a bank account."
         ),
     )

@@ -197,7 +197,6 @@ SELLER_TAX_ID = environment.text("SELLER_TAX_ID")
 SELLER_TIME_ZONE = environment.zone("SELLER_TIME_ZONE")
 SELLER_TAX_NAME = environment.text("SELLER_TAX_NAME")
 SELLER_PAYMENT_TERMS_DAYS = environment.integer("SELLER_PAYMENT_TERMS_DAYS")
-SELLER_PAYMENT_TERMS_DAYS = environment.integer("SELLER_PAYMENT_TERMS_DAYS")
 SELLER_PAYMENT_TERMS = environment.text("SELLER_PAYMENT_TERMS")
 
 # Celery. A message is a hint and the work list is a table, since Celery on Redis loses some
