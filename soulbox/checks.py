@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from email.utils import parseaddr
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ import redis
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import Warning as CheckWarning
 from django.db import OperationalError, connections
 
 OLDEST_POSTGRESQL = 15
@@ -24,6 +26,8 @@ POSTGRESQL_IS_SILENT = "soulbox.E004"
 REDIS_IS_OLD = "soulbox.E005"
 REDIS_IS_UNSAFE = "soulbox.E006"
 REDIS_IS_SILENT = "soulbox.E007"
+MAIL_IS_NOT_SENT = "soulbox.W001"
+SENDER_IS_NO_ADDRESS = "soulbox.W002"
 
 # Not unsafe, only not there: a server may still come, and is looked at then.
 SILENT = {POSTGRESQL_IS_SILENT, REDIS_IS_SILENT}
@@ -56,6 +60,30 @@ def debug_is_not_public(
             id=DEBUG_IS_PUBLIC,
         )
     ]
+
+
+@register()
+def mail_is_sent(app_configs: Sequence[AppConfig] | None, **_options: Any) -> list[CheckMessage]:
+    """Warn where e-mails would wait for a mail server, or come from an address nobody has."""
+    del app_configs
+    if not settings.MAIL_IS_SET_UP:
+        return [
+            CheckWarning(
+                "EMAIL_URL is not set: e-mails are written down and wait.",
+                hint="Set EMAIL_URL, as in smtp://user:password@mail.example.com:587.",
+                id=MAIL_IS_NOT_SENT,
+            )
+        ]
+    domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].partition("@")[2]
+    if settings.EMBEDDED is None and domain in {"", *LOCAL_HOSTS}:
+        return [
+            CheckWarning(
+                f"MAIL_FROM is {settings.DEFAULT_FROM_EMAIL!r}; mail servers refuse that sender.",
+                hint="Set MAIL_FROM, as in Example Billing <billing@example.com>.",
+                id=SENDER_IS_NO_ADDRESS,
+            )
+        ]
+    return []
 
 
 @register(Tags.database)

@@ -63,6 +63,26 @@ VARIABLES: dict[str, Variable] = {
         Variable("DOCKER_HOST", "unix:///var/run/docker.sock", "The engine `make run` meters."),
         Variable("BILLING_GRACE_MINUTES", "15", "Minutes a draft waits before it is finalised."),
         Variable(
+            "EMAIL_URL",
+            "",
+            "Mail server: smtp://user:password@host:587 (STARTTLS), smtps://…:465 (TLS), "
+            "smtp-plain://host:25 (no TLS), file:///folder or console://. Special characters of "
+            "a password as %XX. Empty: a folder of SOULBOX_HOME on the embedded services, else "
+            "e-mails wait.",
+        ),
+        Variable("EMAIL_TIMEOUT", "10", "Seconds the mail server may take for one answer."),
+        Variable(
+            "MAIL_FROM", "SoulBox Billing <billing@localhost>", "Sender of e-mails, name and all."
+        ),
+        Variable(
+            "PUBLIC_URL",
+            "",
+            "Address customers reach the API at, for links in e-mails. Empty: no links.",
+        ),
+        Variable(
+            "CREDIT_EXPIRY_NOTICE_DAYS", "7", "Days before credit expires that it is told by mail."
+        ),
+        Variable(
             "BILLING_SAFETY_FACTOR",
             "10",
             "An invoice above so many times the account's highest of the last six waits for a "

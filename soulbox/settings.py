@@ -9,6 +9,7 @@ from django.urls import reverse_lazy
 
 from soulbox import environment
 from soulbox.embedded import APPLICATION_ROLE, OWNER_ROLE, Embedded
+from soulbox.mail import mail_server
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 HOME = environment.path("SOULBOX_HOME", base=BASE_DIR)
@@ -189,6 +190,8 @@ STREAM_TIMEOUT_S = 5
 # Billing
 
 BILLING_GRACE_MINUTES = environment.integer("BILLING_GRACE_MINUTES")
+CREDIT_EXPIRY_NOTICE_DAYS = environment.integer("CREDIT_EXPIRY_NOTICE_DAYS")
+PUBLIC_URL = environment.text("PUBLIC_URL").rstrip("/")
 BILLING_SAFETY_FACTOR = environment.integer("BILLING_SAFETY_FACTOR")
 BILLING_SAFETY_FLOOR = environment.integer("BILLING_SAFETY_FLOOR")
 SELLER_NAME = environment.text("SELLER_NAME")
@@ -198,6 +201,19 @@ SELLER_TIME_ZONE = environment.zone("SELLER_TIME_ZONE")
 SELLER_TAX_NAME = environment.text("SELLER_TAX_NAME")
 SELLER_PAYMENT_TERMS_DAYS = environment.integer("SELLER_PAYMENT_TERMS_DAYS")
 SELLER_PAYMENT_TERMS = environment.text("SELLER_PAYMENT_TERMS")
+
+# E-mail. With no server given, the embedded services write them into a folder; elsewhere they wait.
+
+EMAIL_URL = environment.text("EMAIL_URL") or ((HOME / "mail").as_uri() if EMBEDDED else "")
+MAIL_IS_SET_UP = bool(EMAIL_URL)
+_MAIL = mail_server(EMAIL_URL)
+EMAIL_BACKEND = f"django.core.mail.backends.{_MAIL.backend}.EmailBackend"
+EMAIL_FILE_PATH = _MAIL.folder
+EMAIL_HOST, EMAIL_PORT = _MAIL.host, _MAIL.port
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _MAIL.user, _MAIL.password
+EMAIL_USE_TLS, EMAIL_USE_SSL = _MAIL.starts_tls, _MAIL.is_tls
+EMAIL_TIMEOUT = environment.integer("EMAIL_TIMEOUT")
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = environment.text("MAIL_FROM")
 
 # Celery. A message is a hint and the work list is a table, since Celery on Redis loses some
 # messages and runs others twice: whatever is not done is found again by the next sweep.
