@@ -9,6 +9,9 @@ from billing import services
 
 ADDING_TIME = timedelta(minutes=1)
 """The desk begins no slice of the accounts after it; the next run goes on."""
+MESSAGES_A_SWEEP = 200
+SENDING_TIME = timedelta(seconds=30)
+"""A sweep begins no e-mail after it; the longest wait for a server comes on top."""
 TURNS_A_RUN = 20
 """Of a hundred accounts each: about a minute's work."""
 _NOTED_UP_TO = "billing.unpriced_usage_noted_up_to"
@@ -48,4 +51,25 @@ def add_up_desk() -> None:
     started = datetime.now(UTC)
     while datetime.now(UTC) - started < ADDING_TIME:
         if not services.add_up_desk(now=datetime.now(UTC)):
+            return
+
+
+@shared_task(name="billing.tasks.sweep_mail")
+def sweep_mail() -> None:
+    """Write the e-mails that have become due, and send those that wait."""
+    started = datetime.now(UTC)
+    services.write_due_messages(started)
+    services.give_up_old_messages(started)
+    for _ in range(MESSAGES_A_SWEEP):
+        now = datetime.now(UTC)
+        if now - started > SENDING_TIME or not services.send_next_message(now):
+            return
+
+
+@shared_task(name="billing.tasks.tell_reached_budgets")
+def tell_reached_budgets() -> None:
+    """Tell of thresholds that the cost of a period has reached, of the budgets in turn."""
+    now = datetime.now(UTC)
+    for _ in range(TURNS_A_RUN):
+        if not services.tell_reached_budgets(now):
             return

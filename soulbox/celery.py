@@ -44,6 +44,10 @@ app.conf.beat_schedule = {
         "billing.tasks.note_unpriced_usage", seconds=60 * 60, queue="billing"
     ),
     "add up desk": _every("billing.tasks.add_up_desk", seconds=5 * 60, queue="default"),
+    "sweep mail": _every("billing.tasks.sweep_mail", seconds=15, queue="default"),
+    "tell reached budgets": _every(
+        "billing.tasks.tell_reached_budgets", seconds=5 * 60, queue="default"
+    ),
     "make partitions": _every(
         "metering.tasks.make_partitions_ahead", seconds=6 * 60 * 60, queue="default"
     ),

@@ -6,6 +6,7 @@ import billing.admin.credits
 import billing.admin.desk
 import billing.admin.discounts
 import billing.admin.invoices
+import billing.admin.messages
 import billing.admin.operator_keys
 import billing.admin.plans
 import billing.admin.price_books

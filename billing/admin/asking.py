@@ -43,6 +43,7 @@ Work = Callable[[Mapping[str, Any]], str]
 REFUSALS = (
     services.AccountRefusedError,
     services.CreditRefusedError,
+    services.MessageRefusedError,
     services.PriceBookRefusedError,
     services.SubscriptionRefusedError,
     services.TopUpRefusedError,

@@ -17,6 +17,7 @@ from billing.services.api_keys import (
     issue_api_key,
     revoke_api_key,
 )
+from billing.services.budgets import tell_reached_budgets
 from billing.services.credits import (
     ByHand,
     CreditRefusedError,
@@ -58,6 +59,13 @@ from billing.services.operator_keys import (
     issue_operator_key,
     revoke_operator_key,
 )
+from billing.services.mail import (
+    MessageRefusedError,
+    give_up_old_messages,
+    send_again,
+    send_next_message,
+)
+from billing.services.messages import write_due_messages
 from billing.services.prices import PriceBookRefusedError, copy_book, start_version
 from billing.services.subscriptions import (
     AgreedTerms,
@@ -96,6 +104,7 @@ __all__ = [
     "IssuedApiKey",
     "IssuedOperatorKey",
     "OperatorKeyRefusedError",
+    "MessageRefusedError",
     "PeriodNotOpenError",
     "PriceBookRefusedError",
     "RenderedInvoice",
@@ -120,6 +129,7 @@ __all__ = [
     "expire_due_credits",
     "finalise_due_invoices",
     "finalise_invoice",
+    "give_up_old_messages",
     "give_up_top_up",
     "grant_credit",
     "grant_due_credits",
@@ -145,11 +155,15 @@ __all__ = [
     "revoke_api_key",
     "revoke_credit",
     "revoke_operator_key",
+    "send_again",
+    "send_next_message",
     "set_automatic_top_up",
     "start_version",
     "subscribe",
+    "tell_reached_budgets",
     "unpark_account",
     "use_credit",
     "void_invoice",
+    "write_due_messages",
     "write_off",
 ]

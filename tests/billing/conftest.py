@@ -10,6 +10,7 @@ READERS_OF_THE_CLOCK = (
     "billing.admin.api_keys",
     "billing.admin.credits",
     "billing.admin.invoices",
+    "billing.admin.messages",
     "billing.admin.price_books",
     "billing.admin.prices",
     "billing.admin.subscriptions",
