@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import MAX_PREC, Context, Decimal
 from fractions import Fraction
+from math import lcm
 
 # Neither a sum nor shifting the point is a reason to round, which Python's own context does past
 # 28 digits.
@@ -108,13 +109,18 @@ class Money:
             if self.amount:
                 raise ValueError(f"There is nothing to split {self} over.")
             return []
-        if not any(shares):
-            shares = [Fraction(1)] * len(shares)
+        # In whole numbers: many times as fast as fractions, for it is done for every day of
+        # every line, and as exact.
+        scale = lcm(*(share.denominator for share in shares))
+        counts = [share.numerator * (scale // share.denominator) for share in shares]
+        if not any(counts):
+            counts = [1] * len(counts)
         whole, sign = abs(int(units)), -1 if units < 0 else 1
-        total = sum(shares)
-        exact = [whole * share / total for share in shares]
-        parts = [part.numerator // part.denominator for part in exact]
-        by_remainder = sorted(range(len(parts)), key=lambda at: (parts[at] - exact[at], at))
+        total = sum(counts)
+        exact = [divmod(whole * count, total) for count in counts]
+        parts = [part for part, _ in exact]
+        # The sort keeps the order of equals.
+        by_remainder = sorted(range(len(parts)), key=lambda at: -exact[at][1])
         for at in by_remainder[: whole - sum(parts)]:
             parts[at] += 1
         return [Money.of_minor_units(sign * part, self.currency) for part in parts]

@@ -142,7 +142,7 @@ def test_credit_is_added_up_by_currency_and_kind(finance: Client) -> None:
         )
         services.grant_credit(account.pk, gift, now=OPENED)
     by = services.ByHand(reason="Support", reference="x")
-    services.use_credit(ada.pk, Decimal("10"), by=by, now=NOON)
+    services.use_credit(ada.pk, Decimal(10), by=by, now=NOON)
     assert totals_on(finance, "", CreditGrant) == [
         ["EUR, prepaid", "1", "7.00 EUR", "7.00 EUR"],
         ["USD, prepaid", "2", "1,010.00 USD", "1,000.00 USD"],
