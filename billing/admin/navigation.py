@@ -9,6 +9,8 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import reverse
 
+from billing.operator_access import SEES_REPORTS
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -35,6 +37,7 @@ GROUPS: Mapping[str, Iterable[Entry]] = {
     "Invoices": (
         _list_of("Invoices", "receipt_long", "billing.invoice"),
         _list_of("Unpriced usage", "money_off", "billing.unpricedusage"),
+        Entry("Reports", "summarize", "reports", SEES_REPORTS),
     ),
     "Prices and discounts": (
         _list_of("Plans", "view_list", "billing.plan"),
@@ -63,6 +66,7 @@ GROUPS: Mapping[str, Iterable[Entry]] = {
     "Staff and audit": (
         _list_of("Users", "person", "auth.user"),
         _list_of("Groups", "group", "auth.group"),
+        _list_of("Operator keys", "vpn_key", "billing.operatorkey"),
     ),
 }
 """The groups in order, and their pages; each shows to who has its right."""

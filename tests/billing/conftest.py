@@ -16,8 +16,10 @@ READERS_OF_THE_CLOCK = (
     "billing.admin.subscriptions",
     "billing.admin.top_ups",
     "billing.admin.operator_keys",
+    "billing.admin.reports",
     "billing.authentication",
     "billing.operator_access",
+    "billing.operator_views",
     "billing.tasks",
     "billing.views",
 )
