@@ -18,7 +18,6 @@ from uuid import UUID
 
 import metering.queries
 from billing.attribution import AttributedCost, UsedPart, attribute_cost
-from billing.facts import period_facts
 from billing.history import (
     UsageNotKeptError,
     billing_periods,
@@ -26,6 +25,7 @@ from billing.history import (
     refuse_lost_usage,
 )
 from billing.models import Account
+from billing.own_facts import own_facts
 from billing.queries import one_snapshot
 from billing.rating import rate_usage
 from metering.labels import require_label_name
@@ -134,7 +134,7 @@ def _cost_in(
     invoiced: Mapping[Meter, int],
 ) -> AttributedCost[K]:
     """Return what the part of `span` that lies in one billing period cost."""
-    priced_usage = period_facts(account, period).usage
+    priced_usage = own_facts(account, period).usage
     rating = rate_usage(priced_usage, currency=account.currency)
     try:
         refuse_lost_usage(rating, invoiced)

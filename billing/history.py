@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 
 from django.db.models import Sum
 
-from billing.facts import schedule_of
 from billing.lifecycle import NOT_FINAL
 from billing.models import Account, Invoice, InvoiceLine
+from billing.own_facts import schedule_of
 from billing.periods import Cycle, Schedule, cover
 from billing.rating import Rating
 from metering.calendars import calendar_of

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from billing.adjustments import NOTHING_CARRIED, Adjustment, Carried
 from billing.credits import (
     Credit,
     Draw,
@@ -50,6 +51,8 @@ class PeriodFacts:
     rules: tuple[DiscountRule, ...] = ()
     credits_held: tuple[Credit, ...] = ()
     year_discounts: Mapping[int, Money] = field(default_factory=dict)
+    # What closed periods leave to this one; `credits_held` are as that leaves them.
+    carried: Carried = NOTHING_CARRIED
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,11 @@ class Statement:
         return self.totals.discounts.split([line.amount for line in self.rating.lines])
 
     @property
+    def adjustments(self) -> tuple[Adjustment, ...]:
+        """The lines about earlier periods; they sum to the total's adjustments."""
+        return self.facts.carried.adjustments
+
+    @property
     def remaining_credits(self) -> Money:
         """What is left of the credits that could pay this period's usage."""
         held = usage_credit_for(self.facts.credits_held, self.facts.period)
@@ -91,7 +99,8 @@ def state_period(facts: PeriodFacts) -> Statement:
     """Return what the period comes to.
 
     In this order: usage is rated; discounts come off the usage fee; a commitment's minimum is
-    made up for; monthly and promotional credits pay usage; tax; prepaid credit pays what is left.
+    made up for; monthly and promotional credits pay usage; what earlier periods came to differently
+    is added; tax; prepaid credit pays what is left.
     Raises NegativeTotalError, ValueError.
     """
     period, schedule, currency = facts.period, facts.schedule, facts.currency
@@ -128,7 +137,7 @@ def state_period(facts: PeriodFacts) -> Statement:
         usage_fee=usage_fee,
         discounts=discounted,
         credits_used=total_of(credits_used, currency),
-        adjustments=Money.zero(currency),
+        adjustments=Money.total((line.amount for line in facts.carried.adjustments), currency),
         tax=facts.tax,
         prepaid_available=balance_of(prepaid, currency),
     )

@@ -2,6 +2,7 @@
 
 from billing.models.accounts import Account, ApiKey, Membership
 from billing.models.audit import AuditEntry, AuditTrail
+from billing.models.corrections import BilledLateUsage, InvoiceAdjustment, UnbilledLateUsage
 from billing.models.credits import CreditEntry, CreditGrant, TopUp
 from billing.models.desk import DeskCoverage, DeskDay, DeskRunning, DeskSlice
 from billing.models.discounts import DiscountRule
@@ -24,6 +25,7 @@ __all__ = [
     "ApiKey",
     "AuditEntry",
     "AuditTrail",
+    "BilledLateUsage",
     "Budget",
     "CreditEntry",
     "CreditGrant",
@@ -33,6 +35,7 @@ __all__ = [
     "DeskSlice",
     "DiscountRule",
     "Invoice",
+    "InvoiceAdjustment",
     "InvoiceDays",
     "InvoiceDiscount",
     "InvoiceEvidence",
@@ -53,5 +56,6 @@ __all__ = [
     "PriceTier",
     "Subscription",
     "TopUp",
+    "UnbilledLateUsage",
     "UnpricedUsage",
 ]

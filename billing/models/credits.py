@@ -100,13 +100,22 @@ class CreditEntry(models.Model):
         USE = "use"
         EXPIRE = "expire"
         REVOKE = "revoke"
+        # A void invoice gives back what paid it.
         REFUND = "refund"
+        # What had expired is there again, for late usage of a period that it could have paid.
+        RESTORE = "restore"
+        # It pays an adjustment of an earlier period.
+        LATE_USE = "late_use"
+        # An earlier period spent too much of it.
+        RETURN = "return"
+        # A void invoice takes back what it returned.
+        TAKE_BACK = "take_back"
 
     grant = models.ForeignKey(CreditGrant, on_delete=models.PROTECT, related_name="entries")
     kind = models.CharField(max_length=16, choices=Kind)
     # Above zero for credit that comes, below for credit that goes, in the account's currency.
     amount = amount_column()
-    # The invoice that was paid with it, or whose void gave it back.
+    # The invoice that was paid with it, whose void gave it back, or that adjusts a period.
     invoice = models.ForeignKey(
         Invoice, on_delete=models.PROTECT, null=True, blank=True, related_name="credit_entries"
     )
@@ -123,13 +132,20 @@ class CreditEntry(models.Model):
         verbose_name_plural = "credit entries"
         constraints = (
             models.CheckConstraint(
-                condition=Q(kind__in=["grant", "refund"], amount__gt=0)
-                | Q(kind__in=["use", "expire", "revoke"], amount__lt=0),
+                condition=Q(kind__in=["grant", "refund", "restore", "return"], amount__gt=0)
+                | Q(kind__in=["use", "late_use", "expire", "revoke", "take_back"], amount__lt=0),
                 name="credit_entry_has_the_sign_of_its_kind",
             ),
             models.CheckConstraint(
-                condition=Q(kind__in=["use", "refund"], invoice__isnull=False)
-                | (Q(kind="use", invoice__isnull=True) & ~Q(reference="") & ~Q(reason=""))
+                condition=Q(
+                    kind__in=["use", "late_use", "refund", "restore", "return", "take_back"],
+                    invoice__isnull=False,
+                )
+                | (
+                    Q(kind__in=["use", "late_use", "restore", "return"], invoice__isnull=True)
+                    & ~Q(reference="")
+                    & ~Q(reason="")
+                )
                 | Q(kind__in=["grant", "expire", "revoke"], invoice__isnull=True),
                 name="credit_entry_names_the_invoice_it_paid_or_says_why",
             ),

@@ -5,7 +5,7 @@ Every function that is given an account expects its row to be locked by the call
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -14,6 +14,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F, QuerySet, Sum
 
+from billing.adjustments import CreditMove
 from billing.credits import CreditKind, Draw, draw, total_of, unearned_part
 from billing.facts import (
     credit_expiry,
@@ -226,20 +227,60 @@ def use_credits(
         _append(grant, CreditEntry.Kind.USE, -drawn.amount, now=now, invoice=invoice)
 
 
+def move_credits_of_late_usage(
+    account: Account, invoice: Invoice, moves: Sequence[CreditMove], *, now: datetime
+) -> None:
+    """Let an invoice use and return credit for the closed periods that it adjusts.
+
+    Raises CreditRefusedError when a grant holds less than that.
+    """
+    for credit_id in {move.credit.credit_id or 0 for move in moves}:
+        mine = [move for move in moves if move.credit.credit_id == credit_id]
+        grant = CreditGrant.objects.get(pk=credit_id, account=account)
+        for kind, amounts in (
+            (CreditEntry.Kind.RETURN, [move.returned for move in mine]),
+            (CreditEntry.Kind.RESTORE, [move.restored for move in mine]),
+            (CreditEntry.Kind.LATE_USE, [-(move.used + move.restored) for move in mine]),
+        ):
+            amount = Money.total(amounts, account.currency)
+            _append(grant, kind, amount, now=now, invoice=invoice)
+        if balance_of_grant(grant, account.currency).amount < 0:
+            raise CreditRefusedError(f"{grant} holds less than invoice {invoice} uses of it.")
+
+
 def refund_credits(account: Account, invoice: Invoice, *, now: datetime) -> None:
-    """Give back the credit that an invoice was paid with. Safe to repeat."""
-    used = CreditEntry.objects.filter(
-        grant__account=account, invoice=invoice, kind=CreditEntry.Kind.USE
-    ).select_related("grant")
-    refunded = set(
-        CreditEntry.objects.filter(invoice=invoice, kind=CreditEntry.Kind.REFUND).values_list(
-            "grant_id", flat=True
+    """Give back the credit that an invoice was paid with, and take back what it returned.
+
+    Safe to repeat. Raises CreditRefusedError when what it returned is spent already.
+    """
+    entries = CreditEntry.objects.filter(grant__account=account, invoice=invoice)
+    by_grant: dict[CreditGrant, dict[str, Decimal]] = {}
+    for entry in entries.select_related("grant"):
+        by_grant.setdefault(entry.grant, {})[entry.kind] = entry.amount
+    kinds, none = CreditEntry.Kind, Decimal(0)
+    for grant, amounts in by_grant.items():
+        if kinds.REFUND not in amounts:
+            paid = -amounts.get(kinds.USE, none) - amounts.get(kinds.LATE_USE, none)
+            refund = Money(paid, account.currency)
+            _append(grant, kinds.REFUND, refund, now=now, invoice=invoice)
+        if kinds.TAKE_BACK not in amounts and kinds.RETURN in amounts:
+            _take_back(grant, invoice, Money(amounts[kinds.RETURN], account.currency), now=now)
+
+
+def _take_back(grant: CreditGrant, invoice: Invoice, returned: Money, *, now: datetime) -> None:
+    """Take back what an invoice returned, of what is left or has expired since."""
+    lapsed = grant.entries.filter(kind__in=[CreditEntry.Kind.EXPIRE, CreditEntry.Kind.RESTORE])
+    expired = -(lapsed.aggregate(lapsed=Sum("amount"))["lapsed"] or Decimal(0))
+    missing = returned - balance_of_grant(grant, returned.currency)
+    if missing.amount > expired:
+        raise CreditRefusedError(
+            f"Invoice {invoice} returned {returned} to {grant}, which are spent since. "
+            "Write a credit note instead."
         )
-    )
-    for entry in used:
-        if entry.grant_id not in refunded:
-            amount = Money(-entry.amount, account.currency)
-            _append(entry.grant, CreditEntry.Kind.REFUND, amount, now=now, invoice=invoice)
+    if missing.amount > 0:
+        by = ByHand(reason=f"Void of {invoice}", reference=f"void:{invoice.pk}")
+        _append(grant, CreditEntry.Kind.RESTORE, missing, now=now, by=by)
+    _append(grant, CreditEntry.Kind.TAKE_BACK, -returned, now=now, invoice=invoice)
 
 
 def expire_credits(account: Account, *, now: datetime) -> None:

@@ -22,6 +22,7 @@ from billing.services.credits import (
     expire_credits,
     grant_credit,
     grant_period_credits,
+    move_credits_of_late_usage,
     revoke_unearned_credits,
     use_credits,
 )
@@ -181,6 +182,8 @@ def _settle_credits(
     account: Account, invoice: Invoice, statement: Statement, *, now: datetime
 ) -> None:
     """Use the credits that the statement draws on; keep a remainder below zero as prepaid."""
+    moves = statement.facts.carried.credit_moves
+    move_credits_of_late_usage(account, invoice, moves, now=now)
     use_credits(account, invoice, (*statement.credits_used, *statement.prepaid_used), now=now)
     if statement.totals.credited:
         rest = Gift(

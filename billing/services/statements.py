@@ -9,13 +9,16 @@ from decimal import Decimal
 
 from django.conf import settings
 
+from billing.adjustments import Adjustment, Component
 from billing.charges import ChargePart, PartKind, PerUnit
 from billing.copying import copy_in
 from billing.discounts import Discount
 from billing.fees import FeeKind, FeeLine, Interval
 from billing.models import (
     Account,
+    BilledLateUsage,
     Invoice,
+    InvoiceAdjustment,
     InvoiceDiscount,
     InvoiceLine,
     InvoiceLinePart,
@@ -25,6 +28,7 @@ from billing.money import Money
 from billing.periods import Schedule
 from billing.rating import RatedLine, Rating
 from billing.statement import Statement
+from metering.lateness import LateWindow
 from metering.meters import UNITS, Meter
 from metering.period import Period
 
@@ -45,6 +49,12 @@ _FEE_DESCRIPTIONS = {
     FeeKind.UNUSED_FEE: "{plan} plan, unused part of the year",
     FeeKind.TRUE_UP: "{plan} plan, up to the committed minimum",
 }
+_ADJUSTMENT_DESCRIPTIONS = {
+    Component.USAGE: "{meter}, known late",
+    Component.DISCOUNT: "Discounts on late usage",
+    Component.TRUE_UP: "Up to the committed minimum, changed by late usage",
+    Component.CREDIT: "Credit for late usage",
+}
 _FEE_UNITS = {Interval.MONTHLY: "periods", Interval.ANNUAL: "years"}
 # Their quantities are units of the meter; of the others they are packages, events or nothing.
 _IN_UNITS = (PartKind.FREE, PartKind.UNITS, PartKind.PERCENT)
@@ -57,6 +67,9 @@ class _Rows:
     lines: list[InvoiceLine]
     parts: list[InvoiceLinePart]
     discounts: list[InvoiceDiscount]
+    # What adjustment lines are about, and the late usage that they settle.
+    adjustments: list[InvoiceAdjustment]
+    late_usage: list[BilledLateUsage]
 
 
 def new_draft(account: Account, period: Period, schedule: Schedule, *, now: datetime) -> Invoice:
@@ -81,6 +94,8 @@ def write_statement(invoice: Invoice, statement: Statement, *, now: datetime) ->
     InvoiceLine.objects.bulk_create(rows.lines)
     InvoiceLinePart.objects.bulk_create(rows.parts)
     InvoiceDiscount.objects.bulk_create(rows.discounts)
+    InvoiceAdjustment.objects.bulk_create(rows.adjustments)
+    BilledLateUsage.objects.bulk_create(rows.late_usage)
 
 
 def write_new_statements(drafts: Sequence[tuple[Invoice, Statement]], *, now: datetime) -> None:
@@ -95,11 +110,16 @@ def write_new_statements(drafts: Sequence[tuple[Invoice, Statement]], *, now: da
         part.line = part.line  # its line has a key by now
     copy_in(parts)
     copy_in([discount for of_draft in rows for discount in of_draft.discounts])
+    adjustments = [adjustment for of_draft in rows for adjustment in of_draft.adjustments]
+    for adjustment in adjustments:
+        adjustment.line = adjustment.line  # as of the parts
+    copy_in(adjustments)
+    copy_in([late for of_draft in rows for late in of_draft.late_usage])
 
 
 def has_lines(statement: Statement) -> bool:
     """Return whether there is anything to invoice."""
-    return bool(statement.fees or statement.rating.lines)
+    return bool(statement.fees or statement.rating.lines or statement.adjustments)
 
 
 def discard_draft(invoice: Invoice) -> None:
@@ -143,6 +163,8 @@ def _unpriced_rows(
 
 def _clear(invoice: Invoice) -> None:
     InvoiceLinePart.objects.filter(line__invoice=invoice).delete()
+    InvoiceAdjustment.objects.filter(line__invoice=invoice).delete()
+    invoice.billed_late_usage.all().delete()
     invoice.lines.all().delete()
     invoice.applied_discounts.all().delete()
 
@@ -171,10 +193,12 @@ def _rows_of(invoice: Invoice, statement: Statement) -> _Rows:
         _usage_line(line, discount)
         for line, discount in zip(rated, statement.line_discounts, strict=True)
     ]
+    adjusted = [_adjustment_line(adjustment) for adjustment in statement.adjustments]
     lines = [
         *(_fee_line(fee) for fee in statement.fees),
         *(_fee_discount_line(discount, statement) for discount in statement.fee_discounts),
         *usage,
+        *adjusted,
     ]
     for position, line in enumerate(lines, start=1):
         line.invoice, line.position = invoice, position
@@ -184,7 +208,16 @@ def _rows_of(invoice: Invoice, statement: Statement) -> _Rows:
         if row.unit_price is None
         for part in _line_parts(row, line.parts)
     ]
-    return _Rows(lines, parts, list(_discounts(invoice, statement)))
+    return _Rows(
+        lines,
+        parts,
+        list(_discounts(invoice, statement)),
+        [
+            _adjustment(line, adjustment)
+            for line, adjustment in zip(adjusted, statement.adjustments, strict=True)
+        ],
+        [_late_usage(invoice, window) for window in statement.facts.carried.late_usage],
+    )
 
 
 def _fee_line(fee: FeeLine) -> InvoiceLine:
@@ -235,6 +268,49 @@ def _usage_line(line: RatedLine, discount: Money) -> InvoiceLine:
         discount=discount.amount,
         period_start=line.period.start,
         period_end=line.period.end,
+    )
+
+
+def _adjustment_line(adjustment: Adjustment) -> InvoiceLine:
+    meter = adjustment.meter
+    description = adjustment.description or _ADJUSTMENT_DESCRIPTIONS[adjustment.component].format(
+        meter=meter and _DESCRIPTIONS[meter]
+    )
+    unit = UNITS[meter] if meter else None
+    return InvoiceLine(
+        kind=InvoiceLine.Kind.ADJUSTMENT,
+        description=description,
+        meter=meter or "",
+        quantity=adjustment.quantity if unit else 1,
+        base_unit=unit.stored if unit else "adjustments",
+        unit=unit.shown if unit else "adjustments",
+        unit_size=unit.size if unit else 1,
+        # A difference has no price: its quantity may lie in several tiers.
+        unit_price=None,
+        amount=adjustment.amount.amount,
+        period_start=adjustment.period.start,
+        period_end=adjustment.period.end,
+    )
+
+
+def _adjustment(line: InvoiceLine, adjustment: Adjustment) -> InvoiceAdjustment:
+    return InvoiceAdjustment(
+        line=line,
+        component=adjustment.component,
+        billing_period_start=adjustment.billing_period.start,
+        billing_period_end=adjustment.billing_period.end,
+        grant_id=adjustment.credit_id,
+    )
+
+
+def _late_usage(invoice: Invoice, window: LateWindow) -> BilledLateUsage:
+    return BilledLateUsage(
+        invoice=invoice,
+        meter=window.meter,
+        sandbox_id=window.sandbox_id,
+        life_id=window.life_id,
+        window_start=window.window_start,
+        quantity=window.quantity,
     )
 
 

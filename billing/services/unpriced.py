@@ -9,8 +9,8 @@ from uuid import UUID
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import OperationalError, connection, transaction
 
-from billing.facts import period_containing, period_facts
 from billing.models import Account
+from billing.own_facts import own_facts, period_containing
 from billing.rating import rate_usage
 from billing.services.accounts import lock_account
 from billing.services.statements import note_unpriced
@@ -58,6 +58,6 @@ def _note(account_id: UUID, *, now: datetime) -> None:
     account = lock_account(account_id)
     # The period of now, and the one whose invoice is due next; they are mostly the same.
     for period in sorted({account.open_period, period_containing(account, now)}):
-        usage = period_facts(account, period).usage
+        usage = own_facts(account, period).usage
         rating = rate_usage(usage, currency=account.currency)
         note_unpriced(account, period, rating, now=now)
