@@ -20,6 +20,7 @@ from billing.models import (
     Plan,
     PriceBookVersion,
     Subscription,
+    UnbilledLateUsage,
     UnpricedUsage,
 )
 from billing.money import Money
@@ -119,6 +120,16 @@ def unpriced_counts() -> list[tuple[str, str, int]]:
     rows = (
         UnpricedUsage.objects.filter(billing_period_start__gte=F("account__open_period_start"))
         .values("meter", "reason")
+        .annotate(accounts=Count("account", distinct=True))
+        .order_by("meter", "reason")
+    )
+    return [(row["meter"], row["reason"], row["accounts"]) for row in rows]
+
+
+def unbilled_late_counts() -> list[tuple[str, str, int]]:
+    """Return for each meter and reason how many accounts have late usage that nobody can bill."""
+    rows = (
+        UnbilledLateUsage.objects.values("meter", "reason")
         .annotate(accounts=Count("account", distinct=True))
         .order_by("meter", "reason")
     )

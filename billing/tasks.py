@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from celery import shared_task
 from django.core.cache import cache
@@ -15,6 +17,7 @@ SENDING_TIME = timedelta(seconds=30)
 TURNS_A_RUN = 20
 """Of a hundred accounts each: about a minute's work."""
 _NOTED_UP_TO = "billing.unpriced_usage_noted_up_to"
+_LATE_NOTED_UP_TO = "billing.unbilled_late_usage_noted_up_to"
 
 
 @shared_task(name="billing.tasks.sweep_billing")
@@ -36,13 +39,13 @@ def expire_credits() -> None:
 @shared_task(name="billing.tasks.note_unpriced_usage")
 def note_unpriced_usage() -> None:
     """Note which usage of open periods has no price, of the accounts whose turn it is."""
-    for _ in range(TURNS_A_RUN):
-        # The cache may forget it: then a round begins again, which is a repeat and no harm.
-        after = cache.get(_NOTED_UP_TO)
-        up_to = services.note_unpriced_usage(now=datetime.now(UTC), after=after)
-        cache.set(_NOTED_UP_TO, up_to, timeout=None)
-        if up_to is None:
-            return
+    _take_turns(services.note_unpriced_usage, _NOTED_UP_TO)
+
+
+@shared_task(name="billing.tasks.note_unbilled_late_usage")
+def note_unbilled_late_usage() -> None:
+    """Note which late usage no invoice can ask for, of the accounts whose turn it is."""
+    _take_turns(services.note_unbilled_late_usage, _LATE_NOTED_UP_TO)
 
 
 @shared_task(name="billing.tasks.add_up_desk")
@@ -72,4 +75,13 @@ def tell_reached_budgets() -> None:
     now = datetime.now(UTC)
     for _ in range(TURNS_A_RUN):
         if not services.tell_reached_budgets(now):
+            return
+
+
+def _take_turns(note: Callable[..., UUID | None], key: str) -> None:
+    for _ in range(TURNS_A_RUN):
+        # The cache may forget it: then a round begins again, which is a repeat and no harm.
+        up_to = note(now=datetime.now(UTC), after=cache.get(key))
+        cache.set(key, up_to, timeout=None)
+        if up_to is None:
             return

@@ -43,6 +43,9 @@ app.conf.beat_schedule = {
     "note unpriced usage": _every(
         "billing.tasks.note_unpriced_usage", seconds=60 * 60, queue="billing"
     ),
+    "note unbilled late usage": _every(
+        "billing.tasks.note_unbilled_late_usage", seconds=60 * 60, queue="billing"
+    ),
     "add up desk": _every("billing.tasks.add_up_desk", seconds=5 * 60, queue="default"),
     "sweep mail": _every("billing.tasks.sweep_mail", seconds=15, queue="default"),
     "tell reached budgets": _every(

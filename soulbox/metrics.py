@@ -10,8 +10,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from billing.queries import unpriced_counts
-from billing.rating import Unpriced
+from billing.adjustments import Unbilled
+from billing.queries import unbilled_late_counts, unpriced_counts
+from billing.rating import BY_DESIGN, Unpriced
 from metering.meters import Meter
 
 
@@ -35,9 +36,27 @@ class UnpricedUsage(Collector):
         yield gauge
 
 
+class UnbilledLateUsage(Collector):
+    """How many accounts have late usage that no invoice can ask for. Zeros are told too."""
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the gauge, as of the last look at each account."""
+        gauge = GaugeMetricFamily(
+            "soulbox_unbilled_late_usage_accounts",
+            "Accounts with late usage that no invoice can ask for, by meter and reason.",
+            labels=["meter", "reason"],
+        )
+        counts = {(meter, reason): count for meter, reason, count in unbilled_late_counts()}
+        for meter in Meter:
+            for reason in (*Unbilled, *(why for why in Unpriced if why not in BY_DESIGN)):
+                gauge.add_metric([meter.value, reason.value], counts.get((meter, reason), 0))
+        yield gauge
+
+
 # Not the library's own registry, which also tells about the process that happens to answer.
 _REGISTRY = CollectorRegistry()
 _REGISTRY.register(UnpricedUsage())
+_REGISTRY.register(UnbilledLateUsage())
 
 
 @require_safe

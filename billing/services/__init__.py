@@ -91,6 +91,7 @@ from billing.services.top_ups import (
     request_top_up,
     set_automatic_top_up,
 )
+from billing.services.unbilled import note_unbilled_late_usage
 from billing.services.unpriced import note_unpriced_usage
 
 __all__ = [
@@ -144,6 +145,7 @@ __all__ = [
     "lock_account",
     "mark_paid",
     "mark_payment_failed",
+    "note_unbilled_late_usage",
     "note_unpriced_usage",
     "open_account",
     "park_account",

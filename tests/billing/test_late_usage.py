@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.db import DatabaseError, connection, transaction
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from billing import services
+from billing import services, tasks
 from billing.credits import CreditKind
 from billing.facts import AccountPeriod, facts_of, period_facts
 from billing.late_usage import reckon_late_usage
@@ -29,8 +31,9 @@ from billing.models import (
     InvoiceAdjustment,
     InvoiceLine,
     Price,
+    UnbilledLateUsage,
 )
-from billing.queries import current_usage
+from billing.queries import current_usage, unbilled_late_counts
 from billing.statement import state_period
 from metering.meters import GB
 from metering.models import LateUsage, Life, StreamCursor, UsageRecord
@@ -386,6 +389,35 @@ def test_what_cannot_be_billed_is_told_with_its_reason() -> None:
     }
     assert [one.carried.adjustments for one in reckoned.values()] == [()] * 3
     assert reckoned[below.pk].unbilled[0].quantity == -1_000_001 * SECOND
+    for _ in range(2):
+        services.note_unbilled_late_usage(now=AFTER_MAY)
+    noted = UnbilledLateUsage.objects.values_list("account", "meter", "reason")
+    assert set(noted) == {(pk, "cpu", reason) for pk, reason in reasons.items()}
+    assert noted.count() == 3
+    assert unbilled_late_counts() == [("cpu", reason, 1) for reason in sorted(reasons.values())]
+    assert 'unbilled_late_usage_accounts{meter="cpu",reason="below_zero"} 1.0' in (
+        Client().get("/metrics").content.decode()
+    )
+    # Once the cause is gone it is billed, and not told of any more.
+    become_late(below, SECOND)
+    services.note_unbilled_late_usage(now=AFTER_MAY)
+    assert not UnbilledLateUsage.objects.filter(account=below).exists()
+
+
+def test_accounts_with_late_usage_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("billing.services.unbilled.ACCOUNTS_AT_ONCE", 2)
+    cache.delete(tasks._LATE_NOTED_UP_TO)
+    for name in ("Ada", "Bob", "Cyd"):
+        account = open_account(name)
+        record_usage(account.pk, cpu_s=1_000)
+        bill(account)
+        become_late(account, -1_001 * SECOND)
+    first = services.note_unbilled_late_usage(now=AFTER_MAY)
+    assert UnbilledLateUsage.objects.count() == 2
+    assert services.note_unbilled_late_usage(now=AFTER_MAY, after=first) is None
+    assert UnbilledLateUsage.objects.count() == 3
+    tasks.note_unbilled_late_usage()
+    assert UnbilledLateUsage.objects.count() == 3
 
 
 def test_what_no_price_book_charges_for_is_settled_and_not_told() -> None:
