@@ -9,6 +9,9 @@ from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.widgets import UnfoldAdminTextInputWidget  # type: ignore[import-untyped]
 
 from billing import services
 from billing.admin.asking import (
@@ -74,7 +77,7 @@ class MailMessageAdmin(WithButtons, ReadOnlyPage[MailMessage]):
     actions = ("send_chosen_again",)
     actions_detail = ("send_again",)
     fieldsets = (
-        (None, {"fields": (("account", "kind"), ("to", "shown_state"), "subject", "text")}),
+        (None, {"fields": (("account", "kind"), ("to", "shown_state"), "subject", "shown_text")}),
         (
             "Sending",
             {
@@ -87,7 +90,7 @@ class MailMessageAdmin(WithButtons, ReadOnlyPage[MailMessage]):
             },
         ),
     )
-    readonly_fields = ("to", "shown_state")
+    readonly_fields = ("to", "shown_state", "shown_text")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[MailMessage]:
         """Return the messages with their state as of now, without the long HTML."""
@@ -107,6 +110,11 @@ class MailMessageAdmin(WithButtons, ReadOnlyPage[MailMessage]):
     def shown_state(self, message: Any) -> str:
         """Return what became of it."""
         return str(MailMessage.State(message.state).label)
+
+    @admin.display(description="text")
+    def shown_text(self, message: MailMessage) -> SafeString:
+        """Return the plain body with its lines."""
+        return format_html('<div class="whitespace-pre-line">{}</div>', message.text)
 
     @button("Send again", right=RIGHT)
     def send_again(self, request: HttpRequest, message: MailMessage) -> HttpResponse:
@@ -133,6 +141,7 @@ class BudgetForm(CheckedForm[Budget]):
     class Meta:
         model = Budget
         fields = ("account", "name", "amount", "thresholds", "is_active")
+        widgets = {"thresholds": UnfoldAdminTextInputWidget}
         help_texts = {
             "amount": "In the account's currency, for one billing period, fees and tax included.",
             "thresholds": "Percentages of the amount, by comma. Each is told once a period.",

@@ -33,10 +33,12 @@ GROUPS: Mapping[str, Iterable[Entry]] = {
         _list_of("Accounts", "domain", "billing.account"),
         _list_of("Subscriptions", "autorenew", "billing.subscription"),
         _list_of("API keys", "key", "billing.apikey"),
+        _list_of("Budgets", "data_usage", "billing.budget"),
     ),
     "Invoices": (
         _list_of("Invoices", "receipt_long", "billing.invoice"),
         _list_of("Unpriced usage", "money_off", "billing.unpricedusage"),
+        _list_of("Mail messages", "mail", "billing.mailmessage"),
         Entry("Reports", "summarize", "reports", SEES_REPORTS),
     ),
     "Prices and discounts": (

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
@@ -11,7 +11,9 @@ from pytest_django.fixtures import Settings
 
 from billing import services
 from billing.credits import CreditKind
+from billing.letters import write_letter
 from billing.models import Account, MailCursor, MailMessage, Membership
+from billing.services import messages
 from billing.services.messages import OVERLAP
 from tests.billing.mail import (
     ADDRESS,
@@ -54,6 +56,14 @@ def test_an_invoice_that_asks_for_money_is_told_of(settings: Settings) -> None:
     assert kind == "text/html"
     for fact in (">2026-000001<", ">12.00 USD<", f">{period}<", f'href="{link}"'):
         assert fact in str(html)
+
+
+def test_an_invoice_says_when_it_is_due_and_on_which_terms() -> None:
+    invoice = issue_invoice(open_with_owner())
+    invoice.due_on, invoice.payment_terms = date(2026, 6, 15), "14 days net\nno discount"
+    content = messages._about_invoice(invoice, template="invoice_ready", subject="Invoice")
+    terms = "Terms: Due by 15 June 2026. 14 days net no discount"
+    assert terms in write_letter(content).text.splitlines()
 
 
 def test_an_invoice_of_nothing_is_not_told_of() -> None:
