@@ -1,0 +1,158 @@
+"""Reads the rows of many invoices at once, to see whether they add up."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final, Protocol, TypeVar
+
+from django.conf import settings
+from django.db.models import Sum
+
+from billing.conservation import ConservationStatement, InvoiceRows, state_conservation
+from billing.credits import CreditKind
+from billing.models import (
+    CreditEntry,
+    Invoice,
+    InvoiceDiscount,
+    InvoiceEvidence,
+    InvoiceLine,
+    InvoiceLinePart,
+)
+from metering.counter_steps import Measured, counter_steps
+from metering.meters import Meter
+
+NOT_STATED: Final = (Invoice.Kind.SUBSCRIPTION,)
+"""A mirror says what its provider reckoned; that is not ours to reckon again."""
+
+K = TypeVar("K", bound=Hashable)
+
+
+class CounterRow(Protocol):
+    """What one life used of a counter, and between which ends."""
+
+    @property
+    def life_id(self) -> int: ...  # noqa: D102 - the columns of evidence, by their names
+    @property
+    def first_window(self) -> datetime: ...  # noqa: D102
+    @property
+    def last_window(self) -> datetime: ...  # noqa: D102
+    @property
+    def quantity(self) -> Decimal | int: ...  # noqa: D102
+    @property
+    def opening(self) -> Decimal | int | None: ...  # noqa: D102
+    @property
+    def closing(self) -> Decimal | int | None: ...  # noqa: D102
+
+
+def conservation_of(
+    invoice_ids: Collection[int], *, now: datetime
+) -> dict[int, ConservationStatement]:
+    """Return the sums of each of these invoices, by its key; mirrors are left out.
+
+    A fixed number of queries. Of a draft, what its rows say so far.
+    """
+    invoices = Invoice.objects.filter(pk__in=invoice_ids).exclude(kind__in=NOT_STATED)
+    rows = rows_of(list(invoices.order_by("pk")), now=now)
+    return {invoice_id: state_conservation(of_invoice) for invoice_id, of_invoice in rows.items()}
+
+
+def rows_of(invoices: Sequence[Invoice], *, now: datetime) -> dict[int, InvoiceRows]:
+    """Return the saved rows of the invoices by their keys."""
+    lines = _by_invoice(InvoiceLine.objects.filter(invoice__in=invoices).order_by("position"))
+    places = {
+        line.pk: (invoice_id, line.position) for invoice_id in lines for line in lines[invoice_id]
+    }
+    meters = {line.pk: line.meter for of_invoice in lines.values() for line in of_invoice}
+    parts = _by_position(
+        InvoiceLinePart.objects.filter(line__invoice__in=invoices).order_by("position"), places
+    )
+    found = list(InvoiceEvidence.objects.filter(line__invoice__in=invoices))
+    evidence = _by_position(found, places)
+    discounts = _by_invoice(InvoiceDiscount.objects.filter(invoice__in=invoices))
+    used = _used(invoices)
+    unexplained = unexplained_lines(
+        [(places[row.line_id], Meter(meters[row.line_id]), row) for row in found], now=now
+    )
+    return {
+        invoice.pk: InvoiceRows(
+            figures=invoice,
+            lines=lines.get(invoice.pk, []),
+            parts=parts[invoice.pk],
+            discounts=discounts.get(invoice.pk, []),
+            evidence=evidence[invoice.pk] if invoice.evidence_hash else None,
+            credits_used=used[invoice.pk, False] if invoice.number else invoice.credits_used,
+            prepaid_used=used[invoice.pk, True] if invoice.number else invoice.prepaid_used,
+            unexplained=frozenset(
+                position for invoice_id, position in unexplained if invoice_id == invoice.pk
+            ),
+        )
+        for invoice in invoices
+    }
+
+
+def unexplained_lines(rows: Iterable[tuple[K, Meter, CounterRow]], *, now: datetime) -> set[K]:
+    """Return the keys of rows whose quantity does not come from their counter.
+
+    It is the difference of the counter's ends, more by what the counter fell in between, and less
+    by where it stood at a first sample. Those facts are dropped after a while; a row from before
+    is taken for explained. One query at most, and none where no counter fell.
+    """
+    kept_since = now - timedelta(days=settings.METERING_USAGE_RETENTION_D)
+    odd = [
+        (key, Measured(row.life_id, meter, row.first_window, row.last_window), difference)
+        for key, meter, row in rows
+        if (difference := _difference(row)) and row.last_window >= kept_since
+    ]
+    if not odd:
+        return set()
+    steps = counter_steps([measured for _, measured, _ in odd])
+    return {
+        key
+        for (key, _, difference), step in zip(odd, steps, strict=True)
+        if not -step.unbilled <= difference <= step.fell
+    }
+
+
+def _difference(row: CounterRow) -> int:
+    if row.opening is None or row.closing is None:
+        return 0
+    return int(row.quantity) - (int(row.closing) - int(row.opening))
+
+
+R = TypeVar("R", InvoiceLine, InvoiceDiscount)
+P = TypeVar("P", InvoiceLinePart, InvoiceEvidence)
+
+
+def _by_invoice(rows: Iterable[R]) -> dict[int, list[R]]:
+    found: defaultdict[int, list[R]] = defaultdict(list)
+    for row in rows:
+        found[row.invoice_id].append(row)
+    return dict(found)
+
+
+def _by_position(
+    rows: Iterable[P], places: Mapping[int, tuple[int, int]]
+) -> defaultdict[int, dict[int, list[P]]]:
+    """Return what hangs on lines by the invoice's key and the line's position."""
+    found: defaultdict[int, dict[int, list[P]]] = defaultdict(dict)
+    for row in rows:
+        invoice_id, position = places[row.line_id]
+        found[invoice_id].setdefault(position, []).append(row)
+    return found
+
+
+def _used(invoices: Sequence[Invoice]) -> Mapping[tuple[int, bool], Decimal]:
+    """Return what the ledger says paid each invoice: by its key and whether it was prepaid."""
+    used: defaultdict[tuple[int, bool], Decimal] = defaultdict(Decimal)
+    sums = (
+        CreditEntry.objects.filter(invoice__in=invoices, kind=CreditEntry.Kind.USE)
+        .values_list("invoice_id", "grant__kind")
+        .annotate(total=Sum("amount"))
+        .order_by()
+    )
+    for invoice_id, kind, total in sums:
+        used[invoice_id or 0, kind == CreditKind.PREPAID] -= total
+    return used
