@@ -28,6 +28,7 @@ REDIS_IS_UNSAFE = "soulbox.E006"
 REDIS_IS_SILENT = "soulbox.E007"
 MAIL_IS_NOT_SENT = "soulbox.W001"
 SENDER_IS_NO_ADDRESS = "soulbox.W002"
+SECOND_FACTOR_IS_OFF = "soulbox.W003"
 
 # Not unsafe, only not there: a server may still come, and is looked at then.
 SILENT = {POSTGRESQL_IS_SILENT, REDIS_IS_SILENT}
@@ -84,6 +85,24 @@ def mail_is_sent(app_configs: Sequence[AppConfig] | None, **_options: Any) -> li
             )
         ]
     return []
+
+
+@register(Tags.security)
+def staff_give_a_second_factor(
+    app_configs: Sequence[AppConfig] | None, **_options: Any
+) -> list[CheckMessage]:
+    """Warn where a password alone lets somebody into the admin of a public installation."""
+    del app_configs
+    is_local = settings.DEBUG or settings.EMBEDDED is not None
+    if is_local or settings.STAFF_TWO_FACTOR == "required":
+        return []
+    return [
+        CheckWarning(
+            f"STAFF_TWO_FACTOR={settings.STAFF_TWO_FACTOR}: a password alone lets staff in.",
+            hint="Set STAFF_TWO_FACTOR=required, or leave it empty.",
+            id=SECOND_FACTOR_IS_OFF,
+        )
+    ]
 
 
 @register(Tags.database)

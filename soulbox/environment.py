@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -37,6 +38,12 @@ VARIABLES: dict[str, Variable] = {
         Variable("DEBUG", "no", "yes shows tracebacks in the browser; refused on a public host."),
         Variable("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]", "Host names served, by comma."),
         Variable("CSRF_TRUSTED_ORIGINS", "", "Origins of the web page behind a proxy, by comma."),
+        Variable(
+            "STAFF_TWO_FACTOR",
+            "",
+            "off, optional or required: whether staff sign in with a second factor. "
+            "Empty: required; optional on the embedded services and with DEBUG.",
+        ),
         Variable("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR."),
         Variable("WEB_PORT", "8000", "Port of the web server started by `make run`."),
         Variable("FLOWER_PORT", "5555", "Port of Flower started by `make run`."),
@@ -98,9 +105,7 @@ VARIABLES: dict[str, Variable] = {
         Variable("SELLER_TAX_ID", "", "The seller's tax number, with what it is called."),
         Variable("SELLER_TIME_ZONE", "UTC", "Whose days and years invoices are dated by."),
         Variable("SELLER_TAX_NAME", "Tax", "What the tax is called, as in VAT."),
-        Variable(
-            "SELLER_PAYMENT_TERMS_DAYS", "14", "Days after its date that an invoice is due."
-        ),
+        Variable("SELLER_PAYMENT_TERMS_DAYS", "14", "Days after its date that an invoice is due."),
         Variable(
             "SELLER_PAYMENT_TERMS", "", "How to pay, printed below the total, as a bank account."
         ),
@@ -139,6 +144,14 @@ def zone(name: str) -> ZoneInfo:
         return ZoneInfo(value)
     except (ValueError, ZoneInfoNotFoundError):
         raise ImproperlyConfigured(f"{name}={value!r} is not an IANA time zone.") from None
+
+
+def choice(name: str, choices: Collection[str]) -> str:
+    """Return the variable, one of the choices or empty. Raises ImproperlyConfigured, naming it."""
+    value = text(name).lower()
+    if value and value not in choices:
+        raise ImproperlyConfigured(f"{name}={value!r} is not one of {', '.join(choices)}.")
+    return value
 
 
 def names(name: str) -> list[str]:

@@ -90,6 +90,9 @@ INSTALLED_APPS = [
     "metering",
     "psqlextra",
     "pgtrigger",
+    "django_otp",
+    "django_otp.plugins.otp_totp",
+    "django_otp.plugins.otp_static",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -108,6 +111,9 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_otp.middleware.OTPMiddleware",
+    "soulbox.staff.middleware.second_factor_first",
+    "soulbox.staff.middleware.who_is_asking",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -130,6 +136,14 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+
+# Staff's second factor. In the open it is required; on one machine the demo log-ins work at once.
+STAFF_TWO_FACTOR = environment.choice("STAFF_TWO_FACTOR", ("off", "optional", "required")) or (
+    "optional" if EMBEDDED or DEBUG else "required"
+)
+OTP_TOTP_ISSUER = "SoulBox Billing"
+# Seconds to wait after a wrong code, doubled by each one that follows.
+OTP_TOTP_THROTTLE_FACTOR = OTP_STATIC_THROTTLE_FACTOR = 1
 
 STATIC_URL = "static/"
 # On the embedded services there is no collectstatic step: files come from their packages.
@@ -172,6 +186,12 @@ UNFOLD = {
     "SHOW_HISTORY": True,
     "DASHBOARD_CALLBACK": "billing.admin.desk.dashboard",
     "SIDEBAR": {"show_search": True, "navigation": "billing.admin.navigation.navigation"},
+    "ACCOUNT": {
+        "navigation": [
+            {"title": "Two-factor sign-in", "link": reverse_lazy("second-factor-set-up")},
+            {"title": "Change password", "link": reverse_lazy("admin:password_change")},
+        ]
+    },
 }
 
 # Metering

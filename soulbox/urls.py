@@ -11,6 +11,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     # The operator's routes stand before the admin, which would send a program to its log-in page.
     path("admin/usage-report", UsageReport.as_view(), name="usage-report"),
     path("admin/reports/", include("billing.admin.reports")),
+    path("admin/two-factor/", include("soulbox.staff.urls")),
     path("admin/", admin.site.urls),
     path("metrics", metrics, name="metrics"),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),

@@ -16,7 +16,12 @@ from django.core.checks import Error, run_checks
 from django.db import connections
 from pytest_django.fixtures import Settings
 
-from soulbox.checks import postgresql_problems, redis_problems
+from soulbox.checks import (
+    SECOND_FACTOR_IS_OFF,
+    postgresql_problems,
+    redis_problems,
+    staff_give_a_second_factor,
+)
 from soulbox.embedded import APPLICATION_ROLE, OWNER_ROLE
 from soulbox.keeper import redis_program
 from soulbox.services import ServicesError, refuse_unsafe_settings
@@ -232,3 +237,22 @@ def test_a_background_process_waits_for_a_redis_that_does_not_answer(
         assert any("REDIS_URL: Redis does not answer" in line for line in process.stdout)
         assert process.poll() is None
         process.kill()
+
+
+@pytest.mark.parametrize(
+    ("two_factor", "embedded", "debug", "warned"),
+    [
+        ("required", None, False, False),
+        ("optional", None, False, True),
+        ("off", None, False, True),
+        ("off", "services of this machine", False, False),
+        ("off", None, True, False),
+    ],
+)
+def test_an_admin_behind_a_password_alone_is_warned_of_in_the_open(
+    settings: Settings, two_factor: str, embedded: str | None, *, debug: bool, warned: bool
+) -> None:
+    settings.STAFF_TWO_FACTOR, settings.EMBEDDED = two_factor, embedded
+    settings.DEBUG = debug
+    found = [message.id for message in staff_give_a_second_factor(None)]
+    assert found == ([SECOND_FACTOR_IS_OFF] if warned else [])
