@@ -9,7 +9,7 @@ from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.utils.html import format_html
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from unfold.widgets import UnfoldAdminTextInputWidget  # type: ignore[import-untyped]
 
@@ -114,7 +114,8 @@ class MailMessageAdmin(WithButtons, ReadOnlyPage[MailMessage]):
     @admin.display(description="text")
     def shown_text(self, message: MailMessage) -> SafeString:
         """Return the plain body with its lines."""
-        return format_html('<div class="whitespace-pre-line">{}</div>', message.text)
+        lines = ((line,) for line in message.text.splitlines() if line)
+        return format_html_join("", "<div>{}</div>", lines)
 
     @button("Send again", right=RIGHT)
     def send_again(self, request: HttpRequest, message: MailMessage) -> HttpResponse:

@@ -65,7 +65,7 @@ def test_messages_are_found_by_what_became_of_them(
         assert (f"/{message.pk}/change/" in listed) == (value == state)
     shown = text_of(finance.get(page(MailMessage, message.pk, "change")))
     assert MailMessage.State(state).label in shown
-    assert "Your invoice 2026-000001 is ready." in shown
+    assert "<div>Your invoice 2026-000001 is ready. 12.00 USD is due.</div>" in shown
 
 
 def test_a_message_that_was_given_up_is_sent_again(finance: Client) -> None:
