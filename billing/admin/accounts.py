@@ -12,22 +12,20 @@ from django.db.models import F, Q, QuerySet, Sum
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.safestring import SafeString
-from unfold.widgets import UnfoldAdminTextInputWidget  # type: ignore[import-untyped]
 
 from billing import services
+from billing.admin.account_forms import PARK, AccountForm, CycleForm, TopUpRuleForm
 from billing.admin.asking import (
     MISSING,
-    CheckedForm,
+    AsksWhy,
     Question,
     ServicePage,
     ask,
+    ask_for_each,
     button,
-    decimal_field,
-    integer_field,
     link_to,
     money,
     money_text,
-    text_field,
 )
 from billing.admin.credits import UseCreditForm
 from billing.admin.invoices import UnpricedInWords
@@ -43,60 +41,8 @@ from billing.models import (
     UnpricedUsage,
 )
 from billing.money import Money
-from billing.periods import LAST_ANCHOR_DAY
 from billing.totals import Tax
 from metering.pages import ReadOnlyRows, TabularInline
-
-
-class AccountForm(CheckedForm[Account]):
-    """What a person says of an account; the rest follows from it."""
-
-    class Meta:
-        model = Account
-        fields = (
-            "name",
-            "currency",
-            "time_zone",
-            "anchor_day",
-            "tax_rate",
-            "tax_is_inclusive",
-        )
-        widgets = {
-            "currency": UnfoldAdminTextInputWidget,
-            "time_zone": UnfoldAdminTextInputWidget,
-        }
-        help_texts = {
-            "time_zone": "An IANA name, as in Europe/Berlin: periods begin and end at midnights "
-            "there.",
-            "anchor_day": "The day of the month its periods start on. 1: calendar months.",
-            "tax_rate": "A fraction, 0.19 for 19 %.",
-            "tax_is_inclusive": "Prices contain the tax; else it comes on top.",
-        }
-
-    def clean_time_zone(self) -> str:
-        """Return the zone's name. Raises ValidationError when it is not an IANA one."""
-        time_zone: str = self.cleaned_data["time_zone"]
-        if not services.is_time_zone(time_zone):
-            raise forms.ValidationError("Not an IANA time zone, as in Europe/Berlin.")
-        return time_zone
-
-
-class CycleForm(forms.Form):
-    """What an account's periods are bounded by from the next one on."""
-
-    time_zone = text_field("Time zone", "An IANA name, as in Europe/Berlin.", max_length=64)
-    anchor_day = integer_field(
-        "Anchor day", f"The day of the month its periods start on, 1 to {LAST_ANCHOR_DAY}."
-    )
-
-
-class TopUpRuleForm(forms.Form):
-    """When prepaid credit is asked for by itself."""
-
-    threshold = decimal_field(
-        "Threshold", "With less prepaid credit than this, the amount is asked for.", required=False
-    )
-    amount = decimal_field("Amount", "Leave both empty to never ask.", required=False)
 
 
 class MembershipRows(TabularInline[Membership, Account]):
@@ -159,7 +105,7 @@ class ApiKeyRows(ReadOnlyRows[ApiKey, Account]):
 
 
 @admin.register(Account)
-class AccountAdmin(ServicePage[Account]):
+class AccountAdmin(AsksWhy, ServicePage[Account]):
     """Who pays."""
 
     form = AccountForm
@@ -209,7 +155,7 @@ class AccountAdmin(ServicePage[Account]):
         ("Parked", {"fields": (("parked_reason", "parked_at"),)}),
     )
     inlines = (MembershipRows, SubscriptionRows, UnpricedUsageRows, ApiKeyRows)
-    actions = ("draft_current_period", "issue_api_key", "unpark")
+    actions = ("draft_current_period", "issue_api_key", "park", "unpark")
     actions_detail = (
         "preview",
         {"title": "Change", "items": ["change_cycle", "set_top_up", "use_credit"]},
@@ -248,6 +194,18 @@ class AccountAdmin(ServicePage[Account]):
         )
         # The admin goes on with the object it made: bring that up to what was saved.
         obj.__dict__.update(opened.__dict__)
+
+    def has_draft_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user's own rights let them draft invoices."""
+        return request.user.has_perm("billing.change_invoice")
+
+    def has_issue_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user's own rights let them issue API keys."""
+        return request.user.has_perm("billing.add_apikey")
+
+    def has_park_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user's own rights let them park and unpark."""
+        return request.user.has_perm("billing.park_account")
 
     @admin.display(description="usage credit")
     def usage_credit(self, account: Account) -> str:
@@ -338,7 +296,7 @@ class AccountAdmin(ServicePage[Account]):
         )
         return ask(self, request, account, question, partial(_use_credit, request, account))
 
-    @admin.action(description="Draft the current period's invoice", permissions=["change"])
+    @admin.action(description="Draft the current period's invoice", permissions=["draft"])
     def draft_current_period(self, request: HttpRequest, accounts: QuerySet[Account]) -> None:
         """Draft, or bring up to date, the invoice of the period so far."""
         now = datetime.now(UTC)
@@ -347,7 +305,7 @@ class AccountAdmin(ServicePage[Account]):
             total = money_text(invoice.total_amount, invoice.currency)
             self.message_user(request, f"{account}: {total} so far.")
 
-    @admin.action(description="Issue an API key", permissions=["change"])
+    @admin.action(description="Issue an API key", permissions=["issue"])
     def issue_api_key(self, request: HttpRequest, accounts: QuerySet[Account]) -> TemplateResponse:
         """Show a new key of each account on a page of its own, this once."""
         now = datetime.now(UTC)
@@ -368,12 +326,22 @@ class AccountAdmin(ServicePage[Account]):
             headers={"Cache-Control": "no-store"},
         )
 
-    @admin.action(description="Unpark", permissions=["change"])
+    @admin.action(description="Park", permissions=["park"])
+    def park(self, request: HttpRequest, accounts: QuerySet[Account]) -> HttpResponse | None:
+        """Keep the sweeps from the accounts until they are unparked."""
+        return ask_for_each(self, request, accounts, PARK, _park)
+
+    @admin.action(description="Unpark", permissions=["park"])
     def unpark(self, request: HttpRequest, accounts: QuerySet[Account]) -> None:
         """Let the sweeps take the accounts again."""
         for account in accounts:
             services.unpark_account(account.pk)
         self.message_user(request, "The next sweep tries again.", messages.SUCCESS)
+
+
+def _park(account: Account, said: Mapping[str, Any]) -> str:
+    services.park_account(account.pk, reason=said["reason"], now=datetime.now(UTC))
+    return "The sweeps leave it alone."
 
 
 def _balance(account: Account, kinds: Q) -> Money:

@@ -9,6 +9,7 @@ from functools import wraps
 from operator import attrgetter
 from typing import Any, TypeVar
 
+import pghistory
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -56,6 +57,7 @@ REFUSALS = (
 ANSWERED = "answered"
 MOST_ROWS = 500
 """So many rows one action takes."""
+LONGEST_REASON = 200
 MISSING = "–"
 
 
@@ -80,6 +82,7 @@ def ask(
     back = change_url(row)
     form = _form_of(question, request)
     if form.is_bound and form.is_valid():
+        _tell_trail(question, form)
         try:
             done = work(form.cleaned_data)
         except REFUSALS as refusal:
@@ -107,6 +110,7 @@ def ask_for_each(
     if not (form.is_bound and form.is_valid()):
         names = [str(row) for row in chosen]
         return _question_page(page, request, question, form, back=request.path, names=names)
+    _tell_trail(question, form)
     for row in chosen:
         try:
             done = work(row, form.cleaned_data)
@@ -171,6 +175,20 @@ def _has(right: str) -> Callable[..., bool]:
         return request.user.has_perm(right)
 
     return has_right
+
+
+class AsksWhy:
+    """A page whose forms ask for a reason, for the audit trail. Nobody has to give one."""
+
+    change_form_after_template = "admin/billing/reason.html"
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **options: Any) -> HttpResponse:
+        """Let what is saved stand in the audit trail with the reason."""
+        if request.method == "POST":
+            reason = request.POST.get("change_reason", "").strip()
+            pghistory.context(reason=reason[:LONGEST_REASON])
+        view: Callable[..., HttpResponse] = super().changeform_view  # type: ignore[misc]  # it stands before a page
+        return view(request, *args, **options)
 
 
 class ServicePage(WithButtons, Page[M]):
@@ -325,6 +343,12 @@ def choice_field(label: str, choices: Any, help_text: str = "", **options: Any) 
         widget=UnfoldAdminSelectWidget,
         **options,
     )
+
+
+def _tell_trail(question: Question, form: forms.Form) -> None:
+    """Let what follows stand in the audit trail with the reason, or with what was said yes to."""
+    # Without entering it, this adds to the context of the request that the middleware opened.
+    pghistory.context(reason=str(form.cleaned_data.get("reason") or question.yes))
 
 
 def _form_of(question: Question, request: HttpRequest) -> forms.Form:

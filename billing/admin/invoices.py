@@ -44,6 +44,7 @@ REFUSALS = (
     services.UsageUnpricedError,
 )
 RIGHT = "billing.change_invoice"
+VOID_RIGHT = "billing.void_invoice"
 _LIMITS = (PartKind.MINIMUM, PartKind.MAXIMUM)
 
 
@@ -293,17 +294,17 @@ class InvoiceAdmin(InvoiceList, WithButtons, ReadOnlyPage[Invoice]):
         """Ask for another try at the payment."""
         return _change(self, request, invoice, RETRY_PAYMENT, services.retry_payment)
 
-    @button("Write off", right=RIGHT)
+    @button("Write off", right="billing.write_off_invoice")
     def write_off(self, request: HttpRequest, invoice: Invoice) -> HttpResponse:
         """Give up collecting it."""
         return _change(self, request, invoice, WRITE_OFF, services.write_off)
 
-    @button("Void", right=RIGHT)
+    @button("Void", right=VOID_RIGHT)
     def void(self, request: HttpRequest, invoice: Invoice) -> HttpResponse:
         """Take it back."""
         return _change(self, request, invoice, VOID, services.void_invoice)
 
-    @button("Void and issue again", right=RIGHT)
+    @button("Void and issue again", right=VOID_RIGHT)
     def issue_again(self, request: HttpRequest, invoice: Invoice) -> HttpResponse:
         """Take it back and issue another for its period."""
         return _change(self, request, invoice, ISSUE_AGAIN, services.reissue_invoice)

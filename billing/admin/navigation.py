@@ -66,6 +66,7 @@ GROUPS: Mapping[str, Iterable[Entry]] = {
         _list_of("Metering keys", "vpn_key", "metering.meteringkey"),
     ),
     "Staff and audit": (
+        _list_of("Audit trail", "history_edu", "billing.audittrail"),
         _list_of("Users", "person", "auth.user"),
         _list_of("Groups", "group", "auth.group"),
         _list_of("Operator keys", "vpn_key", "billing.operatorkey"),

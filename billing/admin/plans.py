@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.contrib import admin
 from django.http import HttpRequest
 
-from billing.admin.asking import CheckedForm, money
+from billing.admin.asking import AsksWhy, CheckedForm, money
 from billing.models import Plan
 from metering.pages import Page
 
@@ -25,7 +25,7 @@ class PlanForm(CheckedForm[Plan]):
 
 
 @admin.register(Plan)
-class PlanAdmin(Page[Plan]):
+class PlanAdmin(AsksWhy, Page[Plan]):
     """What is on offer."""
 
     form = PlanForm

@@ -13,6 +13,7 @@ from django.utils.text import slugify
 
 from billing import services
 from billing.admin.asking import (
+    AsksWhy,
     CheckedForm,
     Question,
     WithButtons,
@@ -66,7 +67,7 @@ class VersionRows(ReadOnlyRows[PriceBookVersion, PriceBook]):
 
 
 @admin.register(PriceBook)
-class PriceBookAdmin(WithButtons, Page[PriceBook]):
+class PriceBookAdmin(AsksWhy, WithButtons, Page[PriceBook]):
     """Lists of prices."""
 
     list_display = ("name", "code", "account", "version_count")
@@ -185,7 +186,7 @@ class PriceBookVersionForm(CheckedForm[PriceBookVersion]):
 
 
 @admin.register(PriceBookVersion)
-class PriceBookVersionAdmin(WithButtons, Page[PriceBookVersion]):
+class PriceBookVersionAdmin(AsksWhy, WithButtons, Page[PriceBookVersion]):
     """The prices in force from one moment up to another."""
 
     form = PriceBookVersionForm

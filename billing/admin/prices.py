@@ -16,6 +16,7 @@ from unfold.forms import PaginationInlineFormSet  # type: ignore[import-untyped]
 
 from billing.admin.asking import (
     MISSING,
+    AsksWhy,
     CheckedForm,
     money_text,
     price_text,
@@ -208,7 +209,7 @@ class PriceForm(CheckedForm[Price]):
 
 
 @admin.register(Price)
-class PriceAdmin(PriceInWords, Page[Price]):
+class PriceAdmin(AsksWhy, PriceInWords, Page[Price]):
     """How a meter is charged for in one version and currency."""
 
     form = PriceForm

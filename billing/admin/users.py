@@ -12,6 +12,7 @@ from unfold.forms import (  # type: ignore[import-untyped]
     UserCreationForm,
 )
 
+from billing.admin.asking import AsksWhy
 from metering.pages import ModelAdmin
 
 admin.site.unregister(User)
@@ -19,7 +20,7 @@ admin.site.unregister(Group)
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, ModelAdmin[User]):  # type: ignore[type-arg]
+class UserAdmin(AsksWhy, DjangoUserAdmin, ModelAdmin[User]):  # type: ignore[type-arg]
     """People who log in here, and members of accounts."""
 
     form = UserChangeForm
@@ -28,5 +29,5 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin[User]):  # type: ignore[type-arg]
 
 
 @admin.register(Group)
-class GroupAdmin(DjangoGroupAdmin, ModelAdmin[Group]):
+class GroupAdmin(AsksWhy, DjangoGroupAdmin, ModelAdmin[Group]):
     """Sets of rights."""

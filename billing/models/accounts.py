@@ -58,6 +58,7 @@ class Account(models.Model):
 
     class Meta:
         ordering = ("name", "id")
+        permissions = (("park_account", "Can park and unpark account"),)
         constraints = (
             has_known_currency("account_currency_is_one_of_iso_4217"),
             models.CheckConstraint(

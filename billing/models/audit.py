@@ -7,6 +7,10 @@ reason along.
 
 from __future__ import annotations
 
+import json
+from decimal import Decimal
+from typing import Any
+
 import pgtrigger
 from django.conf import settings
 from django.contrib.auth.models import Group, User
@@ -111,6 +115,13 @@ class Operation(models.TextChoices):
     DELETE = "delete", "deleted"
 
 
+class ExactNumbers(json.JSONDecoder):
+    """Reads numbers as they were written, so that a price is shown as it is."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "parse_float": Decimal})
+
+
 class AuditColumns(models.Model):
     """What the trail says of a change."""
 
@@ -125,8 +136,8 @@ class AuditColumns(models.Model):
     operation = models.CharField(max_length=6, choices=Operation)
     # Of a change only the columns that changed; of a new row there is no before, of a deleted
     # one no after. As JSON, since it is evidence to read: nothing is computed from it.
-    before = models.JSONField(null=True)
-    after = models.JSONField(null=True)
+    before = models.JSONField(null=True, decoder=ExactNumbers)
+    after = models.JSONField(null=True, decoder=ExactNumbers)
 
     class Meta:
         abstract = True

@@ -116,6 +116,12 @@ class Invoice(models.Model):
 
     class Meta:
         ordering = ("-period_start", "-id")
+        # Beside Django's own: what needs more than the right to change an invoice.
+        permissions = (
+            ("void_invoice", "Can void invoice"),
+            ("write_off_invoice", "Can write off invoice"),
+            ("approve_correction", "Can approve re-rating or credit note"),
+        )
         constraints = (
             models.CheckConstraint(
                 condition=Q(period_end__gt=F("period_start")),
