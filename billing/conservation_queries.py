@@ -20,6 +20,7 @@ from billing.models import (
     InvoiceEvidence,
     InvoiceLine,
     InvoiceLinePart,
+    InvoiceMismatch,
 )
 from metering.counter_steps import Measured, counter_steps
 from metering.meters import Meter
@@ -114,6 +115,11 @@ def unexplained_lines(rows: Iterable[tuple[K, Meter, CounterRow]], *, now: datet
         for (key, _, difference), step in zip(odd, steps, strict=True)
         if not -step.unbilled <= difference <= step.fell
     }
+
+
+def mismatch_count() -> int:
+    """Return how many final invoices did not add up at the last look."""
+    return InvoiceMismatch.objects.count()
 
 
 def _difference(row: CounterRow) -> int:

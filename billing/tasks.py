@@ -12,12 +12,17 @@ from billing import services
 ADDING_TIME = timedelta(minutes=1)
 """The desk begins no slice of the accounts after it; the next run goes on."""
 MESSAGES_A_SWEEP = 200
+CHECKING_TIME = timedelta(minutes=1)
+"""A run begins no batch of invoices after it; the next one goes on."""
+ROUND = timedelta(days=1)
+"""All final invoices are looked at once in it."""
 SENDING_TIME = timedelta(seconds=30)
 """A sweep begins no e-mail after it; the longest wait for a server comes on top."""
 TURNS_A_RUN = 20
 """Of a hundred accounts each: about a minute's work."""
 _NOTED_UP_TO = "billing.unpriced_usage_noted_up_to"
 _LATE_NOTED_UP_TO = "billing.unbilled_late_usage_noted_up_to"
+_CHECKED_UP_TO = "billing.conservation_checked_up_to"
 
 
 @shared_task(name="billing.tasks.sweep_billing")
@@ -46,6 +51,32 @@ def note_unpriced_usage() -> None:
 def note_unbilled_late_usage() -> None:
     """Note which late usage no invoice can ask for, of the accounts whose turn it is."""
     _take_turns(services.note_unbilled_late_usage, _LATE_NOTED_UP_TO)
+
+
+@shared_task(name="billing.tasks.keep_invoice_days")
+def keep_invoice_days() -> None:
+    """Keep what each day's usage cost of final invoices, while the usage is there."""
+    started = datetime.now(UTC)
+    while datetime.now(UTC) - started < CHECKING_TIME:
+        if not services.keep_invoice_days(datetime.now(UTC)):
+            return
+
+
+@shared_task(name="billing.tasks.check_conservation")
+def check_conservation() -> None:
+    """Look whether final invoices still add up: all of them, once a day, a minute at a time."""
+    started = datetime.now(UTC)
+    # The cache may forget it: then a round begins again, which is a repeat and no harm.
+    after, begun = cache.get(_CHECKED_UP_TO) or (None, None)
+    if after is None:
+        if begun and started - begun < ROUND:
+            return
+        begun = started
+    while datetime.now(UTC) - started < CHECKING_TIME:
+        after = services.check_conservation(now=started, after=after)
+        cache.set(_CHECKED_UP_TO, (after, begun), timeout=None)
+        if after is None:
+            return
 
 
 @shared_task(name="billing.tasks.add_up_desk")

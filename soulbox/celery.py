@@ -51,6 +51,13 @@ app.conf.beat_schedule = {
     "tell reached budgets": _every(
         "billing.tasks.tell_reached_budgets", seconds=5 * 60, queue="default"
     ),
+    "keep invoice days": _every(
+        "billing.tasks.keep_invoice_days", seconds=10 * 60, queue="billing"
+    ),
+    # Most find that the day's round is done.
+    "check conservation": _every(
+        "billing.tasks.check_conservation", seconds=5 * 60, queue="billing"
+    ),
     "make partitions": _every(
         "metering.tasks.make_partitions_ahead", seconds=6 * 60 * 60, queue="default"
     ),

@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from billing.adjustments import Unbilled
+from billing.conservation_queries import mismatch_count
 from billing.queries import unbilled_late_counts, unpriced_counts
 from billing.rating import BY_DESIGN, Unpriced
 from metering.meters import Meter
@@ -53,9 +54,22 @@ class UnbilledLateUsage(Collector):
         yield gauge
 
 
+class InvoiceMismatches(Collector):
+    """How many final invoices do not add up, as of the last look at each."""
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the gauge. Anything above zero is an alert."""
+        yield GaugeMetricFamily(
+            "soulbox_invoice_mismatches",
+            "Final invoices that do not add up, from counters to the amount due.",
+            value=mismatch_count(),
+        )
+
+
 # Not the library's own registry, which also tells about the process that happens to answer.
 _REGISTRY = CollectorRegistry()
 _REGISTRY.register(UnpricedUsage())
+_REGISTRY.register(InvoiceMismatches())
 _REGISTRY.register(UnbilledLateUsage())
 
 

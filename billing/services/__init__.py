@@ -18,6 +18,7 @@ from billing.services.api_keys import (
     revoke_api_key,
 )
 from billing.services.budgets import tell_reached_budgets
+from billing.services.conservation import check_conservation
 from billing.services.credits import (
     ByHand,
     CreditRefusedError,
@@ -122,6 +123,7 @@ __all__ = [
     "cancel_subscription_now",
     "change_cycle",
     "change_plan_at_end",
+    "check_conservation",
     "choose_plan",
     "copy_book",
     "draft_current_period",

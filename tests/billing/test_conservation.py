@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
+from io import StringIO
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.core.cache import cache
+from django.core.management import CommandError, call_command
+from django.test import Client
 
-from billing import services
+from billing import services, tasks
 from billing.charges import ChargeModel, PartKind
 from billing.conservation import (
     InvoiceRows,
@@ -17,10 +23,10 @@ from billing.conservation import (
     state_conservation,
 )
 from billing.conservation_queries import conservation_of, unexplained_lines
-from billing.models import DiscountRule, Price
+from billing.models import DiscountRule, Invoice, InvoiceMismatch, Price
 from metering.meters import GB, Meter
 from metering.models import CounterReset, LifeReading
-from tests.billing.final_invoices import line, usage_line
+from tests.billing.final_invoices import draft_of, issue, line, usage_line
 from tests.billing.price_lists import add_tiered_price, make_book
 from tests.billing.usage import (
     AFTER_MAY,
@@ -307,3 +313,94 @@ def test_a_counter_explains_its_quantity_or_does_not() -> None:
     assert unexplained_lines([("a", Meter.CPU, used)], now=AFTER_MAY) == {"a"}
     # Long after, nobody keeps what could explain it.
     assert unexplained_lines([("a", Meter.CPU, used)], now=NOON + timedelta(days=91)) == set()
+
+
+def spoilt(account_name: str, number: str) -> Invoice:
+    """A final invoice whose usage fee is not what its line says."""
+    account = open_account(account_name)
+    cpu = usage_line(Meter.CPU, 3600 * CPU_S, "3.60", unit_price=Decimal("0.001"))
+    figures = {"usage_fee": 4, "total_amount": 4, "amount_due": 4}
+    return issue(draft_of(account, [(cpu, (), ())], **figures), number=number)
+
+
+@pytest.mark.django_db
+def test_the_round_keeps_what_does_not_add_up_until_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("billing.services.conservation.INVOICES_AT_A_TIME", 1)
+    first, second = spoilt("Ada", "2025-000001"), spoilt("Bob", "2025-000002")
+    right = open_account("Cyd")
+    record_first_invoice(right.pk)
+    InvoiceMismatch.objects.create(invoice=bill(right), text="of yesterday", found_at=NOON)
+
+    after = None
+    for _ in range(4):
+        after = services.check_conservation(now=AFTER_MAY, after=after)
+    assert after is None
+    for _ in range(2):
+        services.check_conservation(now=AFTER_MAY, after=None)
+
+    found = InvoiceMismatch.objects.order_by("invoice_id")
+    assert [(row.invoice, row.text) for row in found] == [
+        (first, "usage_fee: is 4.0000, should be 3.6000"),
+        (second, "usage_fee: is 4.0000, should be 3.6000"),
+    ]
+    assert "soulbox_invoice_mismatches 2.0" in Client().get("/metrics").content.decode()
+
+
+@pytest.mark.django_db
+def test_a_round_goes_on_where_it_stopped_and_begins_once_a_day(
+    set_clock: Callable[[datetime], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+    answers = iter([7, 9, None, None])
+
+    def check(*, now: datetime, after: int | None) -> int | None:
+        asked.append(after)
+        set_clock(now + 2 * tasks.CHECKING_TIME)
+        return next(answers)
+
+    monkeypatch.setattr(services, "check_conservation", check)
+    cache.clear()
+    for minutes in (0, 5, 10, 15, 60):
+        set_clock(AFTER_MAY + timedelta(minutes=minutes))
+        tasks.check_conservation()
+    assert asked == [None, 7, 9]
+    set_clock(AFTER_MAY + timedelta(days=1))
+    tasks.check_conservation()
+    assert asked == [None, 7, 9, None]
+
+
+@pytest.mark.django_db
+class TestTheCommand:
+    def run(self, *arguments: str) -> str:
+        told = StringIO()
+        call_command("conservation", *arguments, stdout=told)
+        return told.getvalue()
+
+    def test_it_says_of_a_month_that_all_holds(self) -> None:
+        account = open_account()
+        record_first_invoice(account.pk)
+        invoice = bill(account)
+
+        told = json.loads(self.run("--month", "2026-05", "--json"))
+        assert (told["invoice"], told["number"], told["holds"]) == (
+            invoice.pk,
+            invoice.number,
+            True,
+        )
+        assert {m["meter"]: m["rated"] for m in told["meters"]}["cpu"] == str(3600 * CPU_S)
+        assert self.run("--month", "2026-06") == ""
+        assert "sums hold" in self.run("--invoice", str(invoice.number))
+
+    def test_it_fails_where_an_invoice_does_not_add_up(self) -> None:
+        invoice = spoilt("Ada", "2026-000001")
+        with pytest.raises(CommandError, match="1 do not add up"):
+            self.run("--invoice", str(invoice.number))
+
+    @pytest.mark.parametrize(
+        "arguments", [("--month", "May"), ("--invoice", "2026-1"), ("--month", "2026-13")]
+    )
+    def test_it_names_the_argument_that_is_no_good(self, arguments: tuple[str, str]) -> None:
+        with pytest.raises(CommandError, match=f"{arguments[0]}: "):
+            self.run(*arguments)
