@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -51,10 +51,11 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """Which currency and meter are drawn. No currency: that of the most cost."""
+    """Which currency and meter are drawn, and what there is to pick from."""
 
     currency: str
     meter: Meter
+    currencies: Sequence[str] = ()
     meters: Sequence[Meter] = tuple(Meter)
 
 
@@ -67,45 +68,60 @@ class _Bars:
     colour: str
 
 
-def pick(query: Mapping[str, str]) -> Picked:
-    """Return what the address asks to be drawn; what it does not know, it does not ask for."""
-    meter = query.get("meter", "")
-    return Picked(
-        query.get("currency", "").upper()[:3],
-        Meter(meter) if meter in set(Meter) else Meter.CPU,
-    )
-
-
 def charts_of(
-    picked: Picked, *, today: date, sees_money: bool, sees_usage: bool
-) -> Iterator[Chart]:
-    """Yield the charts of the last days and months, those that may be seen."""
+    query: Mapping[str, str], *, today: date, sees_money: bool, sees_usage: bool
+) -> tuple[Picked, list[Chart]]:
+    """Return the charts of the last days and months that may be seen, of what `query` picks.
+
+    What it does not know, it does not pick: then the currency of the most invoices is drawn.
+    """
+    meter = query.get("meter", "")
+    picked = Picked("", Meter(meter) if meter in set(Meter) else Meter.CPU)
     if not (sees_money or sees_usage):
-        return
-    days = _days(today)
-    months = _months(today)
+        return picked, []
+    days, months = _days(today), _months(today)
     by_day = desk_queries.by_day(days[0])
     by_month = desk_queries.by_month(months[0])
-    currency = picked.currency or _most_frequent(by_month)
+    charts: list[Chart] = []
     if sees_money:
         since = datetime(months[0].year, months[0].month, 1, tzinfo=UTC)
         revenue = desk_queries.revenue_by_month(since)
-        for of in _currencies(revenue, picked.currency):
-            yield _revenue(months, revenue, of)
-        yield _cost("Cost of usage by day", days, by_day, currency)
-        yield _cost("Cost of usage by month", months, by_month, currency)
+        picked = _with_currency(picked, query.get("currency", ""), revenue, by_month)
+        of = picked.currency
+        charts = [
+            _revenue(months, revenue, of),
+            _cost("Cost of usage by day", days, by_day, of),
+            _cost("Cost of usage by month", months, by_month, of),
+        ]
     if sees_usage:
-        yield _usage("by day", days, by_day, picked.meter)
-        yield _usage("by month", months, by_month, picked.meter)
+        charts += [
+            _usage("by day", days, by_day, picked.meter),
+            _usage("by month", months, by_month, picked.meter),
+        ]
+    return picked, charts
+
+
+def _with_currency(
+    picked: Picked, wanted: str, revenue: Sequence[Revenue], sums: Sequence[DaySum]
+) -> Picked:
+    count: Counter[str] = Counter({row.currency: 0 for row in sums})
+    for row in revenue:
+        count[row.currency] += row.invoices
+    currencies = sorted(count)
+    # max() keeps the first of equals.
+    most = max(currencies, key=lambda currency: count[currency], default="")
+    return replace(
+        picked, currency=wanted if wanted in count else most, currencies=tuple(currencies)
+    )
 
 
 def _revenue(months: Sequence[date], revenue: Sequence[Revenue], currency: str) -> Chart:
     net = {row.month: row.net for row in revenue if row.currency == currency}
     return _chart(
-        f"Revenue by month, {currency}",
+        f"Revenue by month, {currency}" if currency else "Revenue by month",
         "Invoices by the month they were finalised in (UTC), without tax.",
         months,
-        [_Bars(currency, net, _COLOURS[0])],
+        [_Bars(currency, net, _COLOURS[0])] if net else [],
         lambda amount: grouped_money(amount, currency),
         is_months=True,
     )
@@ -223,21 +239,3 @@ def _days(today: date) -> list[date]:
 def _months(today: date) -> list[date]:
     number = today.year * 12 + today.month - 1
     return [date(at // 12, at % 12 + 1, 1) for at in range(number - MONTHS + 1, number + 1)]
-
-
-def _most_frequent(sums: Sequence[DaySum]) -> str:
-    """Return the currency of the most rows; amounts of two do not compare."""
-    count: defaultdict[str, int] = defaultdict(int)
-    for row in sums:
-        count[row.currency] += 1
-    return max(sorted(count), key=lambda currency: count[currency], default="")
-
-
-def _currencies(revenue: Sequence[Revenue], picked: str) -> list[str]:
-    """Return the picked currency, else that of the most invoices."""
-    if picked:
-        return [picked]
-    count: defaultdict[str, int] = defaultdict(int)
-    for row in revenue:
-        count[row.currency] += row.invoices
-    return [max(sorted(count), key=lambda currency: count[currency])] if count else []

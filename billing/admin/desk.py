@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from billing import desk_queries
-from billing.admin.charts import Chart, Picked, charts_of, pick
+from billing.admin.charts import charts_of
 from billing.admin.listing import grouped_money
 from billing.models import Invoice
 from metering.period import Period
@@ -49,12 +49,17 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Add the desk's cards and charts, those that the one who asks may see, to the context."""
     now = datetime.now(UTC)
     added_up = desk_queries.added_up()
-    picked = pick(request.GET)
+    picked, charts = charts_of(
+        request.GET,
+        today=now.date(),
+        sees_money=request.user.has_perm("billing.view_invoice"),
+        sees_usage=request.user.has_perm("metering.view_dailyusagesummary"),
+    )
     return {
         **context,
         "title": "Desk",
         "cards": list(_cards(request, added_up, now=now)),
-        "charts": list(_charts(request, picked, now=now)),
+        "charts": charts,
         "picked": picked,
         "as_of": added_up.as_of,
         "left_out": added_up.left_out,
@@ -77,12 +82,6 @@ def _cards(
         yield _coverage(now.date())
     if may("billing.view_creditgrant"):
         yield _expiring(now)
-
-
-def _charts(request: HttpRequest, picked: Picked, *, now: datetime) -> Iterator[Chart]:
-    sees_money = request.user.has_perm("billing.view_invoice")
-    sees_usage = request.user.has_perm("metering.view_dailyusagesummary")
-    yield from charts_of(picked, today=now.date(), sees_money=sees_money, sees_usage=sees_usage)
 
 
 def _revenue(now: datetime) -> Card:

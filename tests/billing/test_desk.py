@@ -276,7 +276,7 @@ def test_a_card_shows_to_who_may_see_its_list(right: str) -> None:
     assert titles == CARDS_BY_RIGHT[right]
     drawn = {chart.title.split(" ")[0] for chart in context["charts"]}
     money, usage = right == "billing.view_invoice", right.startswith("metering")
-    assert drawn == ({"Cost"} if money else {"Usage"} if usage else set())
+    assert drawn == ({"Cost", "Revenue"} if money else {"Usage"} if usage else set())
 
 
 def test_who_has_no_right_sees_no_figure_and_no_entry() -> None:
