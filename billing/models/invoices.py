@@ -254,6 +254,14 @@ class InvoiceTransition(models.Model):
     class Meta:
         ordering = ("id",)
         constraints = (models.CheckConstraint(condition=~Q(reason=""), name="transition_says_why"),)
+        indexes = (
+            # The sweep of e-mails asks for the newest of these every few seconds.
+            models.Index(
+                fields=["at"],
+                condition=Q(to_status__in=["pending", "payment_failed"]),
+                name="transitions_that_are_told_of",
+            ),
+        )
 
     def __str__(self) -> str:
         return f"{self.from_status} to {self.to_status}"
