@@ -12,7 +12,7 @@ from django.urls import URLPattern, path
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_POST
 
-from billing.admin.asking import CheckedForm, money, price_text
+from billing.admin.asking import AsksWhy, CheckedForm, money, price_text
 from billing.admin.listing import Totals, WithTotals, grouped_money
 from billing.lifecycle import NOT_FINAL
 from billing.models import DiscountRule, InvoiceDiscount
@@ -40,7 +40,7 @@ class DiscountRuleForm(CheckedForm[DiscountRule]):
 
 
 @admin.register(DiscountRule)
-class DiscountRuleAdmin(WithTotals[DiscountRule]):
+class DiscountRuleAdmin(AsksWhy, WithTotals[DiscountRule]):
     """Discounts: for what, how much, to whom and when."""
 
     change_form_outer_after_template = "admin/billing/rule_preview_area.html"
