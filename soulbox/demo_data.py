@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
 
 from billing.models import Membership
 from billing.services import authenticate_api_key, issue_api_key, open_account, subscribe
+from soulbox.staff.roles import Role
 
 # Fixed, so that the `docker run` line of the README works on every machine.
 ACCOUNT_ID = UUID("00000000-0000-4000-8000-0000000000d0")
@@ -33,6 +35,8 @@ class DemoLogins:
     owner: str
     owner_password: str
     api_key: str
+    # Names and passwords of the log-ins of each role.
+    staff: dict[str, str] = field(default_factory=dict)
 
 
 def seed(now: datetime) -> DemoLogins:
@@ -46,6 +50,10 @@ def seed(now: datetime) -> DemoLogins:
     subscribe(ACCOUNT_ID, plan_code=PLAN_CODE, now=now)
     _have_user(logins.admin, logins.admin_password, is_admin=True)
     _have_user(logins.owner, logins.owner_password, is_admin=False)
+    for role in Role:
+        name = role.replace(" ", "-")
+        logins.staff.setdefault(name, secrets.token_urlsafe(PASSWORD_BYTES))
+        _have_user(name, logins.staff[name], is_admin=False, role=role)
     owner = get_user_model().objects.get(username=logins.owner)
     Membership.objects.get_or_create(
         user=owner, account_id=ACCOUNT_ID, defaults={"role": Membership.Role.OWNER}
@@ -68,10 +76,13 @@ def _new_logins() -> DemoLogins:
     )
 
 
-def _have_user(name: str, password: str, *, is_admin: bool) -> None:
-    user, _ = get_user_model().objects.get_or_create(
-        username=name, defaults={"is_staff": is_admin, "is_superuser": is_admin}
+def _have_user(name: str, password: str, *, is_admin: bool, role: Role | None = None) -> None:
+    is_staff = is_admin or role is not None
+    user, is_new = get_user_model().objects.get_or_create(
+        username=name, defaults={"is_staff": is_staff, "is_superuser": is_admin}
     )
+    if role and is_new:
+        user.groups.add(Group.objects.get(name=role.value))
     if not user.check_password(password):
         user.set_password(password)
         user.save(update_fields=["password"])

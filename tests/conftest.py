@@ -19,6 +19,8 @@ SEEDED_TABLES = {
     "django_migrations",
     "django_content_type",
     "auth_permission",
+    "auth_group",
+    "auth_group_permissions",
     "billing_plan",
     "billing_pricebook",
     "billing_pricebookversion",

@@ -38,6 +38,27 @@ def test_the_logins_work() -> None:
     assert key.account_id == ACCOUNT_ID
 
 
+def test_each_role_has_a_login_in_its_group() -> None:
+    logins = seed(NOW)
+    assert set(logins.staff) == {"finance", "finance-manager", "support", "operator"}
+    for name, password in logins.staff.items():
+        user = authenticate(username=name, password=password)
+        assert user is not None
+        assert user.is_staff
+        assert not user.is_superuser
+        assert [group.name.replace(" ", "-") for group in user.groups.all()] == [name]
+
+
+def test_logins_kept_by_a_version_without_roles_are_added_to(home: Path) -> None:
+    first = seed(NOW)
+    kept = json.loads((home / FILE_NAME).read_text())
+    del kept["staff"]
+    (home / FILE_NAME).write_text(json.dumps(kept))
+    second = seed(NOW)
+    assert second.admin_password == first.admin_password
+    assert authenticate(username="support", password=second.staff["support"]) is not None
+
+
 def test_a_second_time_gives_the_same_logins_and_makes_nothing() -> None:
     first = seed(NOW)
     assert seed(NOW + timedelta(days=1)) == first

@@ -7,6 +7,7 @@ from django.core.management.commands import migrate
 from django.db import connections
 
 from metering.partitions import make_partitions
+from soulbox.staff.roles import make_groups
 
 OWNER = "owner"
 
@@ -25,6 +26,9 @@ class Command(migrate.Command):
         super().handle(*args, **options)
         if options["app_label"] in {None, "", "metering"} and not options["plan"]:
             make_partitions(now=datetime.now(UTC))
+        # Only a whole migration leaves every table there, and with it every right.
+        if not (options["app_label"] or options["plan"]):
+            make_groups(OWNER)
 
     def _let_application_use_new_tables(self) -> None:
         owner = connections[OWNER]

@@ -53,6 +53,8 @@ def _welcome(ports: Ports, logins: DemoLogins, host: MeteredHost) -> str:
         f"  Admin    {web}/admin/      {admin}",
         f"  API      {web}/api/docs/   with the key below",
         f"  Flower   {flower}/            {admin}",
+        "  Staff by role, in the admin:",
+        *(f"    {name:16} {password}" for name, password in logins.staff.items()),
         f"  The demo account's owner logs in as {logins.owner} / {logins.owner_password}",
         *_moved("WEB_PORT", ports.web),
         *_moved("FLOWER_PORT", ports.flower),

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from django.db.models import Model
+
+from billing import services
+from billing.credits import CreditKind
+from billing.models import (
+    ApiKey,
+    Budget,
+    DiscountRule,
+    MailMessage,
+    Plan,
+    Price,
+    PriceBook,
+    PriceBookVersion,
+)
+from metering.keys import issue_metering_key
+from metering.models import Host, Sandbox
+from tests.billing.usage import AFTER_MAY, NOON, bill, open_account, record_usage
+
+
+@pytest.fixture
+def rows() -> dict[str, Model]:
+    """A row of each page on which somebody may do something, by the page's label."""
+    account = open_account()
+    record_usage(account.pk, cpu_s=5_000_000)
+    gift = services.Gift(
+        kind=CreditKind.PREPAID, amount=Decimal(5), reason="Outage", reference="outage-1"
+    )
+    services.issue_api_key(account.pk, name="Key", now=NOON)
+    key = issue_metering_key(name="Key", host_name="host", scopes=["samples"], now=NOON)
+    # A version that nobody is on may be changed still, and so may its prices.
+    free = PriceBookVersion.objects.create(
+        book=PriceBook.objects.create(code="free", name="Free"), effective_from=NOON
+    )
+    made: list[Model] = [
+        bill(account),
+        services.grant_credit(account.pk, gift, now=NOON),
+        services.request_top_up(account.pk, Decimal(5), now=NOON),
+        services.subscribe(account.pk, plan_code="team", now=AFTER_MAY),
+        Price.objects.create(version=free, meter="cpu", unit_price=Decimal(1)),
+        free,
+        free.book,
+        key.row,
+        Budget.objects.create(account=account, name="Budget", amount=Decimal(5)),
+        MailMessage.objects.create(
+            account=account, kind="invoice_ready", subject_key="1", created_at=NOON, try_at=NOON
+        ),
+        account,
+        *(model.objects.all()[0] for model in (ApiKey, DiscountRule, Plan)),
+        *(model.objects.all()[0] for model in (Host, Sandbox)),
+    ]
+    return {row._meta.label_lower: row for row in made}
