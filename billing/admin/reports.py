@@ -23,6 +23,8 @@ from billing.reports.writing import Format, cell_text
 
 MOST_ROWS = 200
 """So many rows the page shows; a file has them all."""
+IN_FILES_ONLY = frozenset({"account_id", "base_quantity", "base_unit", "BillingAccountId"})
+"""Columns that the page has no room for: what people look for would be off the screen."""
 
 
 def reports_page(request: HttpRequest) -> HttpResponseBase:
@@ -64,14 +66,16 @@ urlpatterns = [path("", admin.site.admin_view(reports_page), name="reports")]
 
 def _shown(report: Report, asked: Asked) -> dict[str, Any]:
     """Return the first rows, and the sums of all."""
+    columns = report.row_type.columns()
+    shown = [at for at, column in enumerate(columns) if column not in IN_FILES_ONLY]
     sums, rows, count = Sums(), [], 0
     for row in report.rows(asked):
         sums.add(row)
         count += 1
         if count <= MOST_ROWS:
-            rows.append([_Shown(cell) for cell in row.cells])
+            rows.append([_Shown(row.cells[at]) for at in shown])
     return {
-        "columns": [column.replace("_", " ") for column in report.row_type.columns()],
+        "columns": [columns[at].replace("_", " ") for at in shown],
         "rows": rows,
         "count": count,
         "left_out": max(0, count - MOST_ROWS),
@@ -94,4 +98,9 @@ class _Shown:
 
     def __init__(self, cell: Cell) -> None:
         self.is_figure = isinstance(cell, Money | Fraction | Decimal | int)
-        self.text = f"{cell:%Y-%m-%d %H:%M}" if isinstance(cell, datetime) else cell_text(cell)
+        # Periods begin at midnights, mostly at those of UTC: then the day says it.
+        self.text = (
+            f"{cell:%Y-%m-%d %H:%M}".removesuffix(" 00:00")
+            if isinstance(cell, datetime)
+            else cell_text(cell)
+        )
