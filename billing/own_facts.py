@@ -255,11 +255,11 @@ def _credit(
 ) -> Credit:
     """Return what is left of a grant, less what its subscription turns out not to earn."""
     currency = account.currency
-    balance = Money(_annotated(grant, "balance"), currency)
+    balance = Money(annotated(grant, "balance"), currency)
     if subscription and grant.period_start == period.start:
         # Granted ahead for a whole period that the subscription may not have covered.
         earned = earned_credits(subscription, period=period, schedule=schedule)
-        granted = Money(_annotated(grant, "granted"), currency)
+        granted = Money(annotated(grant, "granted"), currency)
         balance -= unearned_part(granted=granted, earned=earned, balance=balance)
     return Credit(
         credit_id=grant.pk,
@@ -287,7 +287,8 @@ def _credit_to_come(
     )
 
 
-def _annotated(grant: CreditGrant, name: str) -> Decimal:
+def annotated(grant: CreditGrant, name: str) -> Decimal:
+    """Return an amount that a query added to a grant."""
     amount: Decimal = getattr(grant, name)
     return amount
 

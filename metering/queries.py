@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.db import connection
 from django.db.models import (
     Count,
     Exists,
@@ -283,17 +284,34 @@ def streams_behind(account_id: UUID, *, until: datetime) -> list[str]:
 
     While there is one, usage before `until` may still grow.
     """
-    unfolded = Life.objects.filter(
-        Q(ended_at__isnull=True)
-        | Q(ended_at__gte=OuterRef("collected_until"))
-        | Q(host__cursor__collected_until__isnull=True),
-        host=OuterRef("host"),
-        sandbox__account_id=account_id,
-        started_at__lt=until,
-    )
-    behind = (
-        StreamCursor.objects.filter(Exists(unfolded), host__is_active=True)
-        .exclude(collected_until__gte=until)
-        .order_by("host__name")
-    )
-    return list(behind.values_list("host__name", flat=True))
+    return streams_behind_of({account_id: until}).get(account_id, [])
+
+
+def streams_behind_of(until: Mapping[UUID, datetime]) -> dict[UUID, list[str]]:
+    """Return what `streams_behind` does for each account that has such a host."""
+    behind = Q(collected_until__isnull=True) | Q(collected_until__lt=max(until.values()))
+    hosts = StreamCursor.objects.filter(behind, host__is_active=True).values_list("host", flat=True)
+    found: dict[UUID, list[str]] = {}
+    # Mostly there is none, and then the lives are not looked at.
+    if not (host_ids := list(hosts)):
+        return found
+    with connection.cursor() as cursor:
+        cursor.execute(_BEHIND, [list(until), list(until.values()), host_ids])
+        for account_id, name in cursor.fetchall():
+            found.setdefault(account_id, []).append(name)
+    return found
+
+
+_BEHIND = """
+    SELECT DISTINCT wanted.account_id, host.name
+      FROM unnest(%s::uuid[], %s::timestamptz[]) AS wanted (account_id, until)
+      JOIN metering_sandbox sandbox ON sandbox.account_id = wanted.account_id
+      JOIN metering_life life ON life.sandbox_id = sandbox.id AND life.started_at < wanted.until
+      JOIN metering_streamcursor stream ON stream.host_id = life.host_id
+      JOIN metering_host host ON host.id = life.host_id
+     WHERE life.host_id = ANY(%s)
+       AND (stream.collected_until IS NULL
+            OR stream.collected_until < wanted.until
+               AND (life.ended_at IS NULL OR life.ended_at >= stream.collected_until))
+     ORDER BY host.name
+"""

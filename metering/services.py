@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
 from zoneinfo import available_timezones
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from metering.models import AccountRegistration, FormerTimeZone, Host, StreamCursor
 from metering.period import window_start
@@ -60,10 +61,29 @@ def freeze_account(account_id: UUID, *, until: datetime) -> None:
     that had begun has committed when this returns. A freeze never moves back.
     Raises AccountRegistration.DoesNotExist.
     """
-    account = _lock(account_id)
-    if account.frozen_until is None or account.frozen_until < until:
-        account.frozen_until = until
-        account.save(update_fields=["frozen_until"])
+    freeze_accounts({account_id: until})
+
+
+def freeze_accounts(until: Mapping[UUID, datetime]) -> None:
+    """Freeze each account as `freeze_account` does, up to its own moment."""
+    accounts = list(
+        AccountRegistration.objects.select_for_update(no_key=True)
+        .filter(pk__in=until)
+        # In one order for everybody, so that two that freeze do not wait for each other.
+        .order_by("pk")
+    )
+    if missing := until.keys() - {account.pk for account in accounts}:
+        raise AccountRegistration.DoesNotExist(f"Account {min(missing)} is not registered.")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE metering_accountregistration account SET frozen_until = wanted.until
+              FROM unnest(%s::uuid[], %s::timestamptz[]) AS wanted (account_id, until)
+             WHERE account.account_id = wanted.account_id
+               AND (account.frozen_until IS NULL OR account.frozen_until < wanted.until)
+            """,
+            [list(until), list(until.values())],
+        )
 
 
 def _lock(account_id: UUID) -> AccountRegistration:

@@ -2,17 +2,13 @@
 
 import django.db.models.deletion
 import django.db.models.expressions
-from django.apps.registry import Apps
 from django.db import migrations, models
-from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
-
-def keep_counting(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-    # Numbers go on where they were.
-    database = schema_editor.connection.alias
-    counters = apps.get_model("billing", "NumberSeries").objects.using(database)
-    for former in apps.get_model("billing", "InvoiceSeries").objects.using(database).all():
-        counters.create(series="invoice", year=former.year, last_number=former.last_number)
+# Numbers go on where they were.
+KEEP_COUNTING = """
+INSERT INTO billing_numberseries (series, year, last_number)
+SELECT 'invoice', year, last_number FROM billing_invoiceseries
+"""
 
 
 class Migration(migrations.Migration):
@@ -106,7 +102,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name="invoice",
-            name="accepted_total",
+            name="accepted_fees",
             field=models.DecimalField(blank=True, decimal_places=4, max_digits=20, null=True),
         ),
         migrations.AddField(
@@ -358,7 +354,7 @@ class Migration(migrations.Migration):
                 fields=("series", "year"), name="series_has_one_counter_a_year"
             ),
         ),
-        migrations.RunPython(keep_counting, migrations.RunPython.noop),
+        migrations.RunSQL(KEEP_COUNTING, migrations.RunSQL.noop),
         migrations.DeleteModel(
             name="InvoiceSeries",
         ),

@@ -111,8 +111,8 @@ class Invoice(models.Model):
     anchor_day = models.PositiveSmallIntegerField(null=True, blank=True)
     # SHA-256 over the hashes of its evidence, hexadecimal.
     evidence_hash = models.CharField(max_length=64, blank=True, default="")
-    # The total that a person found right although it is far above the account's own history.
-    accepted_total = amount_column(null=True, blank=True)
+    # The fees that a person found right although they are far above the account's own history.
+    accepted_fees = amount_column(null=True, blank=True)
 
     class Meta:
         ordering = ("-period_start", "-id")

@@ -17,6 +17,12 @@ from billing.services.api_keys import (
     issue_api_key,
     revoke_api_key,
 )
+from billing.services.billing_run import (
+    draft_due_invoices,
+    finalise_due_invoices,
+    generate_invoices,
+    rehearse_invoices,
+)
 from billing.services.budgets import tell_reached_budgets
 from billing.services.conservation import check_conservation
 from billing.services.credits import (
@@ -29,6 +35,7 @@ from billing.services.credits import (
     use_credit,
 )
 from billing.services.desk import add_up_desk
+from billing.services.finalising import InvoiceNotReadyError, UsageUnpricedError
 from billing.services.invoice_files import (
     RenderedInvoice,
     invoice_file,
@@ -36,10 +43,7 @@ from billing.services.invoice_files import (
     keep_invoice_days,
 )
 from billing.services.invoices import (
-    InvoiceNotReadyError,
     PeriodNotOpenError,
-    UsageNotConservedError,
-    UsageUnpricedError,
     draft_current_period,
     draft_invoice,
     finalise_invoice,
@@ -53,13 +57,6 @@ from billing.services.lifecycle import (
     void_invoice,
     write_off,
 )
-from billing.services.operator_keys import (
-    IssuedOperatorKey,
-    OperatorKeyRefusedError,
-    authenticate_operator_key,
-    issue_operator_key,
-    revoke_operator_key,
-)
 from billing.services.mail import (
     MessageRefusedError,
     give_up_old_messages,
@@ -67,7 +64,16 @@ from billing.services.mail import (
     send_next_message,
 )
 from billing.services.messages import write_due_messages
+from billing.services.operator_keys import (
+    IssuedOperatorKey,
+    OperatorKeyRefusedError,
+    authenticate_operator_key,
+    issue_operator_key,
+    revoke_operator_key,
+)
 from billing.services.prices import PriceBookRefusedError, copy_book, start_version
+from billing.services.run_reports import RunReport, Scope, is_month
+from billing.services.safety import SafetyBoundError, accept_amount
 from billing.services.subscriptions import (
     AgreedTerms,
     SubscriptionRefusedError,
@@ -79,9 +85,7 @@ from billing.services.subscriptions import (
     subscribe,
 )
 from billing.services.sweeps import (
-    draft_due_invoices,
     expire_due_credits,
-    finalise_due_invoices,
     grant_due_credits,
     request_due_top_ups,
 )
@@ -94,6 +98,7 @@ from billing.services.top_ups import (
 )
 from billing.services.unbilled import note_unbilled_late_usage
 from billing.services.unpriced import note_unpriced_usage
+from billing.usage_evidence import UsageNotConservedError
 
 __all__ = [
     "AccountRefusedError",
@@ -105,20 +110,24 @@ __all__ = [
     "InvoiceNotReadyError",
     "IssuedApiKey",
     "IssuedOperatorKey",
-    "OperatorKeyRefusedError",
     "MessageRefusedError",
+    "OperatorKeyRefusedError",
     "PeriodNotOpenError",
     "PriceBookRefusedError",
     "RenderedInvoice",
+    "RunReport",
+    "SafetyBoundError",
+    "Scope",
     "SubscriptionRefusedError",
     "TopUpRefusedError",
     "UnknownCurrencyError",
     "UnknownTimeZoneError",
     "UsageNotConservedError",
     "UsageUnpricedError",
+    "accept_amount",
+    "add_up_desk",
     "authenticate_api_key",
     "authenticate_operator_key",
-    "add_up_desk",
     "cancel_subscription",
     "cancel_subscription_now",
     "change_cycle",
@@ -132,6 +141,7 @@ __all__ = [
     "expire_due_credits",
     "finalise_due_invoices",
     "finalise_invoice",
+    "generate_invoices",
     "give_up_old_messages",
     "give_up_top_up",
     "grant_credit",
@@ -140,6 +150,7 @@ __all__ = [
     "grant_top_up",
     "invoice_file",
     "invoice_pdf",
+    "is_month",
     "is_time_zone",
     "issue_api_key",
     "issue_operator_key",
@@ -151,6 +162,7 @@ __all__ = [
     "note_unpriced_usage",
     "open_account",
     "park_account",
+    "rehearse_invoices",
     "reissue_invoice",
     "request_due_top_ups",
     "request_top_up",

@@ -12,9 +12,10 @@ from decimal import Decimal
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, QuerySet, Sum
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Sum
 
 from billing.adjustments import CreditMove
+from billing.copying import copy_in
 from billing.credits import CreditKind, Draw, draw, total_of, unearned_part
 from billing.facts import (
     credit_expiry,
@@ -25,8 +26,9 @@ from billing.facts import (
     subscriptions_in,
 )
 from billing.fees import earned_credits
-from billing.models import Account, CreditEntry, CreditGrant, Invoice
+from billing.models import Account, CreditEntry, CreditGrant, Invoice, Subscription
 from billing.money import Money
+from billing.own_facts import annotated
 from billing.services.accounts import lock_account
 from metering.period import Period
 
@@ -193,6 +195,43 @@ def grant_period_credits(account: Account, period: Period, *, now: datetime) -> 
             _append(grant, CreditEntry.Kind.GRANT, earned, now=now)
 
 
+def grant_period_credits_of(accounts: Iterable[Account], *, now: datetime) -> None:
+    """Grant the credits of each account's open period that were not granted yet. Repeatable."""
+    granted = CreditGrant.objects.filter(
+        subscription=OuterRef("pk"), period_start=OuterRef("account__open_period_start")
+    )
+    lacking = Subscription.objects.filter(
+        ~Exists(granted),
+        Q(expires_at__isnull=True) | Q(expires_at__gt=F("account__open_period_start")),
+        account__in=accounts,
+        monthly_credits__gt=0,
+        started_at__lte=now,
+        started_at__lt=F("account__open_period_end"),
+    )
+    # Mostly none: they came when the period began.
+    for account in _among(accounts, lacking):
+        grant_period_credits(account, account.open_period, now=now)
+
+
+def revoke_unearned_credits_of(accounts: Iterable[Account], *, now: datetime) -> None:
+    """Do what `revoke_unearned_credits` does for each account's open period."""
+    granted_ahead = CreditGrant.objects.filter(
+        account__in=accounts,
+        period_start=F("account__open_period_start"),
+        subscription__expires_at__isnull=False,
+    )
+    for account in _among(accounts, granted_ahead):
+        revoke_unearned_credits(account, account.open_period, now=now)
+
+
+def _among(
+    accounts: Iterable[Account], rows: QuerySet[Subscription] | QuerySet[CreditGrant]
+) -> list[Account]:
+    """Return those of the accounts that the rows are about."""
+    wanted = set(rows.values_list("account_id", flat=True))
+    return [account for account in accounts if account.pk in wanted]
+
+
 def revoke_unearned_credits(account: Account, period: Period, *, now: datetime) -> None:
     """Take back the credits of `period` for time that a subscription turned out not to cover.
 
@@ -215,16 +254,26 @@ def revoke_unearned_credits(account: Account, period: Period, *, now: datetime) 
         _append(grant, CreditEntry.Kind.REVOKE, -taken, now=now)
 
 
-def use_credits(
-    account: Account, invoice: Invoice, draws: Iterable[Draw], *, now: datetime
-) -> None:
-    """Pay an invoice with credit. Raises CreditRefusedError when a grant holds less than that."""
-    for drawn in draws:
-        grant = _grant_of(account, drawn)
-        left = balance_of_grant(grant, account.currency)
-        if left < drawn.amount:
-            raise CreditRefusedError(f"{grant} holds {left}, not {drawn.amount}.")
-        _append(grant, CreditEntry.Kind.USE, -drawn.amount, now=now, invoice=invoice)
+def use_credits(paid: Iterable[tuple[Invoice, Iterable[Draw]]], *, now: datetime) -> None:
+    """Pay invoices with credit. Raises CreditRefusedError when a grant holds less than that."""
+    draws = [(invoice, drawn) for invoice, of_invoice in paid for drawn in of_invoice]
+    balances = _balances([_granted_id(drawn) for _, drawn in draws])
+    entries = []
+    for invoice, drawn in draws:
+        grant_id = _granted_id(drawn)
+        left = balances.get((invoice.account_id, grant_id), Decimal(0))
+        if left < drawn.amount.amount:
+            raise CreditRefusedError(f"Credit {grant_id} holds {left}, not {drawn.amount}.")
+        entries.append(
+            CreditEntry(
+                grant_id=grant_id,
+                kind=CreditEntry.Kind.USE,
+                amount=-drawn.amount.amount,
+                recorded_at=now,
+                invoice=invoice,
+            )
+        )
+    copy_in(entries)
 
 
 def move_credits_of_late_usage(
@@ -288,9 +337,23 @@ def expire_credits(account: Account, *, now: datetime) -> None:
 
     Safe to repeat. A credit outlives its expiry until the periods it may pay for are closed.
     """
-    for grant in _lapsed(CreditGrant.objects.filter(account=account), now):
-        left = balance_of_grant(grant, account.currency)
-        _append(grant, CreditEntry.Kind.EXPIRE, -left, now=now)
+    expire_credits_of([account], now=now)
+
+
+def expire_credits_of(accounts: Iterable[Account], *, now: datetime) -> None:
+    """Do what `expire_credits` does, for many accounts."""
+    copy_in(
+        [
+            CreditEntry(
+                grant=grant,
+                kind=CreditEntry.Kind.EXPIRE,
+                amount=-balance,
+                recorded_at=now,
+            )
+            for grant in _lapsed(CreditGrant.objects.filter(account__in=accounts), now)
+            if (balance := annotated(grant, "balance"))
+        ]
+    )
 
 
 def expire_due_credits_of(account_id: UUID, *, now: datetime) -> None:
@@ -341,10 +404,24 @@ def _whole(amount: Decimal, currency: str) -> Money:
     raise CreditRefusedError(f"amount is {amount}. Use whole cents, above 0.")
 
 
-def _grant_of(account: Account, drawn: Draw) -> CreditGrant:
+def _granted_id(drawn: Draw) -> int:
     if drawn.credit_id is None:
         raise CreditRefusedError(f"{drawn.amount} are of a credit that is not granted yet.")
-    return CreditGrant.objects.get(pk=drawn.credit_id, account=account)
+    return drawn.credit_id
+
+
+def _balances(grant_ids: Iterable[int]) -> dict[tuple[UUID, int], Decimal]:
+    """Return what is left of each grant, by its account and key."""
+    rows = (
+        CreditGrant.objects.filter(pk__in=grant_ids)
+        .annotate(balance=Sum("entries__amount"))
+        .values_list("account_id", "pk", "balance")
+    )
+    return {(account_id, key): balance or Decimal(0) for account_id, key, balance in rows}
+
+
+def _grant_of(account: Account, drawn: Draw) -> CreditGrant:
+    return CreditGrant.objects.get(pk=_granted_id(drawn), account=account)
 
 
 def _granted(grant: CreditGrant) -> Decimal:

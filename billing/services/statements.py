@@ -11,7 +11,7 @@ from django.conf import settings
 
 from billing.adjustments import Adjustment, Component
 from billing.charges import ChargePart, PartKind, PerUnit
-from billing.copying import copy_in
+from billing.copying import copy_in, delete_rows
 from billing.discounts import Discount
 from billing.fees import FeeKind, FeeLine, Interval
 from billing.models import (
@@ -89,7 +89,7 @@ def write_statement(invoice: Invoice, statement: Statement, *, now: datetime) ->
     """Save a draft with the statement's figures, lines and discounts in place of those it had."""
     _set_figures(invoice, statement, now=now)
     invoice.save()
-    _clear(invoice)
+    _clear([invoice])
     rows = _rows_of(invoice, statement)
     InvoiceLine.objects.bulk_create(rows.lines)
     InvoiceLinePart.objects.bulk_create(rows.parts)
@@ -98,23 +98,50 @@ def write_statement(invoice: Invoice, statement: Statement, *, now: datetime) ->
     BilledLateUsage.objects.bulk_create(rows.late_usage)
 
 
+FIGURES = (
+    *("currency", "tax_rate", "tax_is_inclusive", "subscription_fee", "usage_fee", "discounts"),
+    *("credits_used", "adjustments", "tax", "credited", "total_amount", "prepaid_used"),
+    *("amount_due", "computed_at"),
+)
+"""The columns of an invoice that a statement fills."""
+
+
+def replace_statements(
+    drafts: Sequence[tuple[Invoice, Statement]], *, now: datetime
+) -> list[list[InvoiceLine]]:
+    """Save drafts' lines and discounts in place of those they had; return the lines of each.
+
+    Their own figures are set, and left to the caller to save.
+    """
+    _clear([invoice for invoice, _ in drafts])
+    for invoice, statement in drafts:
+        _set_figures(invoice, statement, now=now)
+    return _copy_rows(drafts)
+
+
 def write_new_statements(drafts: Sequence[tuple[Invoice, Statement]], *, now: datetime) -> None:
     """Save many new drafts with their figures, lines and discounts, a COPY for each table."""
     for invoice, statement in drafts:
         _set_figures(invoice, statement, now=now)
     copy_in([invoice for invoice, _ in drafts])
+    _copy_rows(drafts)
+
+
+def _copy_rows(drafts: Sequence[tuple[Invoice, Statement]]) -> list[list[InvoiceLine]]:
+    """Save what hangs on drafts that have their keys; return the lines of each."""
     rows = [_rows_of(invoice, statement) for invoice, statement in drafts]
     copy_in([line for of_draft in rows for line in of_draft.lines])
     parts = [part for of_draft in rows for part in of_draft.parts]
+    adjustments = [adjustment for of_draft in rows for adjustment in of_draft.adjustments]
     for part in parts:
         part.line = part.line  # its line has a key by now
-    copy_in(parts)
-    copy_in([discount for of_draft in rows for discount in of_draft.discounts])
-    adjustments = [adjustment for of_draft in rows for adjustment in of_draft.adjustments]
     for adjustment in adjustments:
         adjustment.line = adjustment.line  # as of the parts
+    copy_in(parts)
+    copy_in([discount for of_draft in rows for discount in of_draft.discounts])
     copy_in(adjustments)
     copy_in([late for of_draft in rows for late in of_draft.late_usage])
+    return [of_draft.lines for of_draft in rows]
 
 
 def has_lines(statement: Statement) -> bool:
@@ -122,10 +149,10 @@ def has_lines(statement: Statement) -> bool:
     return bool(statement.fees or statement.rating.lines or statement.adjustments)
 
 
-def discard_draft(invoice: Invoice) -> None:
-    """Delete a draft with all that hangs on it."""
-    _clear(invoice)
-    invoice.delete()
+def discard_drafts(drafts: Sequence[Invoice]) -> None:
+    """Delete drafts with all that hangs on them."""
+    _clear(drafts)
+    Invoice.objects.filter(pk__in=[draft.pk for draft in drafts]).delete()
 
 
 def note_unpriced(account: Account, period: Period, rating: Rating, *, now: datetime) -> None:
@@ -161,12 +188,13 @@ def _unpriced_rows(
     ]
 
 
-def _clear(invoice: Invoice) -> None:
-    InvoiceLinePart.objects.filter(line__invoice=invoice).delete()
-    InvoiceAdjustment.objects.filter(line__invoice=invoice).delete()
-    invoice.billed_late_usage.all().delete()
-    invoice.lines.all().delete()
-    invoice.applied_discounts.all().delete()
+def _clear(drafts: Sequence[Invoice]) -> None:
+    keys = [draft.pk for draft in drafts]
+    InvoiceLinePart.objects.filter(line__invoice__in=keys).delete()
+    InvoiceAdjustment.objects.filter(line__invoice__in=keys).delete()
+    # Not by way of the models: the lines would be read first, to look for what hangs on them.
+    for model in (BilledLateUsage, InvoiceLine, InvoiceDiscount):
+        delete_rows(model, "invoice_id", keys)
 
 
 def _set_figures(invoice: Invoice, statement: Statement, *, now: datetime) -> None:

@@ -15,7 +15,7 @@ from billing.models import Account, Invoice, Plan, PriceBook, Subscription
 from billing.periods import window_end
 from billing.services.accounts import lock_account
 from billing.services.credits import grant_period_credits, revoke_unearned_credits
-from billing.services.statements import discard_draft
+from billing.services.statements import discard_drafts
 
 _SECOND = timedelta(seconds=1)
 
@@ -366,7 +366,7 @@ def _discard_drafts_past(account: Account, ends_at: datetime) -> None:
         period_end__gt=ends_at,
     )
     for draft in drafts:
-        discard_draft(draft)
+        discard_drafts([draft])
 
 
 def _refuse_unless_fitting(account: Account, plan: Plan, started_at: datetime) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import OperationalError, connection
+from django.db import DataError, OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
 from billing import services, tasks
@@ -129,7 +129,7 @@ def test_an_account_that_is_only_busy_is_not_parked(
         raise OperationalError("canceling statement due to lock timeout")
 
     with monkeypatch.context() as patched:
-        patched.setattr("billing.services.drafting.facts_of", time_out)
+        patched.setattr("billing.services.billing_run.facts_of", time_out)
         assert services.draft_due_invoices(MAY.end) == 0
     account.refresh_from_db()
     assert account.parked_reason == ""
@@ -156,7 +156,7 @@ def test_a_sweep_that_runs_out_of_time_parks_nobody(monkeypatch: pytest.MonkeyPa
     def out_of_time(*_args: object, **_options: object) -> None:
         raise SoftTimeLimitExceeded
 
-    monkeypatch.setattr("billing.services.drafting.state_period", out_of_time)
+    monkeypatch.setattr("billing.services.billing_run.state_period", out_of_time)
     with pytest.raises(SoftTimeLimitExceeded):
         services.draft_due_invoices(AFTER_MAY)
     account.refresh_from_db()
@@ -180,6 +180,14 @@ def test_an_invoice_that_the_database_refuses_parks_its_account_alone() -> None:
     assert bad.parked_reason.startswith("DataError: numeric field overflow")
 
 
+def _do_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_positional: object, **_named: object) -> None:
+        raise DataError("as of some account of the batch")
+
+    for name in ("write_new_statements", "close_periods"):
+        monkeypatch.setattr(f"billing.services.billing_run.{name}", refuse)
+
+
 def test_a_draft_that_another_sweep_closed_parks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     account = open_account()
     services.draft_due_invoices(MAY.end)
@@ -190,7 +198,8 @@ def test_a_draft_that_another_sweep_closed_parks_nobody(monkeypatch: pytest.Monk
         return finalise(invoice_id, now=now)
 
     # Both sweeps listed the draft; it was of nothing, and is gone for the second.
-    monkeypatch.setattr("billing.services.sweeps.finalise_invoice", finalise_second)
+    _do_one_by_one(monkeypatch)
+    monkeypatch.setattr("billing.services.billing_run.finalise_invoice", finalise_second)
     assert services.finalise_due_invoices(AFTER_MAY) == 0
     account.refresh_from_db()
     assert account.parked_reason == ""
@@ -205,9 +214,8 @@ def test_a_period_that_another_sweep_closed_parks_nobody(monkeypatch: pytest.Mon
         services.finalise_invoice(first.pk, now=now)
         return draft(account_id, period=period, now=now)
 
-    # Drafted one by one, as after a batch that the database refused.
-    monkeypatch.setattr("billing.services.sweeps.draft_open_periods", lambda *_, **__: None)
-    monkeypatch.setattr("billing.services.sweeps.draft_invoice", draft_second)
+    _do_one_by_one(monkeypatch)
+    monkeypatch.setattr("billing.services.billing_run.draft_invoice", draft_second)
     assert services.draft_due_invoices(AFTER_MAY) == 0
     account.refresh_from_db()
     assert account.parked_reason == ""

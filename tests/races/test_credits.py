@@ -53,7 +53,7 @@ def spend_on_invoice(account_id: UUID, invoice_id: int) -> None:
     with transaction.atomic():
         account = services.lock_account(account_id)
         draws = draw(credits_held(account, MAY), Money(ASKED, "USD"))
-        use_credits(account, Invoice.objects.get(pk=invoice_id), draws, now=NOON)
+        use_credits([(Invoice.objects.get(pk=invoice_id), draws)], now=NOON)
 
 
 def spend_by_hand(account_id: UUID) -> None:

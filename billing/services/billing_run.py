@@ -1,0 +1,253 @@
+"""The billing run: drafts the periods that are over and finalises the drafts that are ready.
+
+The tables are the work list. A batch of accounts is claimed by locking their rows, and done in
+one transaction: a worker that dies lets go of them at once, and the next one finds them undone.
+An account that fails is parked, and the others go on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+from celery.exceptions import SoftTimeLimitExceeded
+from django.db import OperationalError, connection, transaction
+from django.db.models import Exists, F, OuterRef, QuerySet
+
+from billing.copying import update_rows
+from billing.facts import AccountPeriod, facts_of
+from billing.history import BILLING_A_PERIOD
+from billing.models import Account, Invoice
+from billing.money import Money
+from billing.services.finalising import (
+    Closing,
+    InvoiceNotReadyError,
+    SomeFailedError,
+    close_periods,
+)
+from billing.services.invoices import BILLING_RUN, draft_invoice, finalise_invoice
+from billing.services.run_reports import EVERYTHING, RunReport, Scope
+from billing.services.statements import new_draft, note_unpriced_of, write_new_statements
+from billing.services.trying import park, try_account
+from billing.statement import Statement, state_period
+
+ACCOUNTS_A_BATCH = 250
+BATCHES_A_SWEEP = 80
+"""About a minute's work for one worker. The next sweep goes on."""
+HELD_AT_MOST = "45s"
+"""A worker that stands still in the middle of a batch loses it after this."""
+
+logger = logging.getLogger(__name__)
+
+
+def draft_due_invoices(now: datetime) -> int:
+    """Draft the invoice of each account whose open period is over; return how many.
+
+    Safe to repeat.
+    """
+    return _run(partial(_draft_batch, EVERYTHING, now)).drafted
+
+
+def finalise_due_invoices(now: datetime) -> int:
+    """Finalise each draft whose grace is over and whose usage is complete.
+
+    Returns how many periods were closed. A draft that must wait keeps in `waiting_for` what it
+    waits for. Safe to repeat.
+    """
+    return _run(partial(_finalise_batch, EVERYTHING, now)).closed
+
+
+def generate_invoices(scope: Scope, *, now: datetime) -> RunReport:
+    """Draft and finalise all that is due in `scope`, as the sweeps do. Safe to repeat."""
+    report = _run(partial(_draft_batch, scope, now))
+    return report.add([_run(partial(_finalise_batch, scope, now))])
+
+
+def rehearse_invoices(scope: Scope, *, now: datetime) -> RunReport:
+    """Return what drafting in `scope` would come to now. It writes nothing."""
+    report = RunReport()
+    due = _due(scope, now).order_by("pk")
+    accounts = list(due[:ACCOUNTS_A_BATCH])
+    while accounts:
+        failed: list[tuple[UUID, Exception]] = []
+        for _, statement in _state(accounts, failed, now=now):
+            report.drafted += 1
+            report.add_total(statement.totals.total_amount)
+        for account_id, error in failed:
+            report.add_parked(account_id, f"{type(error).__name__}: {error}")
+        accounts = list(due.filter(pk__gt=accounts[-1].pk)[:ACCOUNTS_A_BATCH])
+    return report
+
+
+def _run(batch: Callable[[RunReport], bool]) -> RunReport:
+    """Do batches until nothing is left to claim, or enough is done for one sweep."""
+    report = RunReport()
+    for _ in range(BATCHES_A_SWEEP):
+        if not batch(report):
+            break
+    return report
+
+
+def _draft_batch(scope: Scope, now: datetime, report: RunReport) -> bool:
+    """Draft a batch of accounts; return whether there may be another."""
+    claimed: list[Account] = []
+    failed: list[tuple[UUID, Exception]] = []
+    try:
+        with _held():
+            claimed += _claim_accounts(scope, now)
+            drafts = _state(claimed, failed, now=now)
+            write_new_statements(drafts, now=now)
+            note_unpriced_of([(i.account, i.period, s.rating) for i, s in drafts], now=now)
+    except Exception as error:  # noqa: BLE001 - whatever it is, each account is tried alone
+        if not _is_of_an_account(error):
+            return False
+        for account in claimed:
+            work = partial(draft_invoice, account.pk, period=account.open_period, now=now)
+            report.drafted += try_account(account.pk, work, report, now=now)
+        return False
+    report.drafted += len(drafts)
+    for account_id, failure in failed:
+        park(account_id, failure, report, now=now)
+    return bool(claimed)
+
+
+def _finalise_batch(scope: Scope, now: datetime, report: RunReport) -> bool:
+    """Finalise a batch of drafts; return whether there may be another."""
+    claimed: list[Closing] = []
+    try:
+        with _held():
+            claimed += _claim_drafts(scope, report.tried, now)
+            outcome = close_periods(claimed, because=BILLING_RUN, now=now)
+            _note_waiting(outcome.waiting, now=now)
+            # The others are done again without these: nothing of a failed account stays.
+            outcome.refuse_failed()
+    except SomeFailedError as some:
+        for account_id, failure in some.failed:
+            park(account_id, failure, report, now=now)
+        return True
+    except Exception as error:  # noqa: BLE001 - whatever it is, each account is tried alone
+        if not _is_of_an_account(error):
+            return False
+        for closing in claimed:
+            _finalise_one(closing, report, now=now)
+        return False
+    report.finalised += len(outcome.final)
+    report.empty += len(outcome.empty)
+    for invoice in outcome.final:
+        report.add_total(Money(invoice.total_amount, invoice.currency))
+    for draft, reason in outcome.waiting:
+        report.add_waiting(draft.account_id, str(reason))
+        report.tried.add(draft.pk)
+    return bool(claimed)
+
+
+def _finalise_one(closing: Closing, report: RunReport, *, now: datetime) -> None:
+    def finalise() -> None:
+        invoice = finalise_invoice(closing.draft.pk, now=now)
+        if invoice is None:
+            report.empty += 1
+        else:
+            report.finalised += 1
+            report.add_total(Money(invoice.total_amount, invoice.currency))
+
+    try:
+        try_account(closing.account.pk, finalise, report, now=now)
+    except InvoiceNotReadyError as reason:
+        report.add_waiting(closing.account.pk, str(reason))
+        _note_waiting([(closing.draft, reason)], now=now)
+
+
+@contextmanager
+def _held() -> Iterator[None]:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{HELD_AT_MOST}'")
+        yield
+
+
+def _is_of_an_account(error: Exception) -> bool:
+    """Return whether one of a batch's accounts may be what failed. Raises what ends the run."""
+    if isinstance(error, SoftTimeLimitExceeded):
+        raise error
+    if isinstance(error, OperationalError):
+        # A lost connection or a lock held too long says nothing about the accounts.
+        if not connection.is_usable():
+            raise error
+        logger.warning("accounts are busy", exc_info=error)
+        return False
+    logger.warning("a batch is done account by account", exc_info=error)
+    return True
+
+
+def _due(scope: Scope, now: datetime) -> QuerySet[Account]:
+    drafted = Invoice.objects.filter(
+        account=OuterRef("pk"),
+        kind__in=BILLING_A_PERIOD,
+        period_start=OuterRef("open_period_start"),
+    ).exclude(status=Invoice.Status.VOID)
+    return scope.accounts().filter(~Exists(drafted), open_period_end__lte=now)
+
+
+def _claim_accounts(scope: Scope, now: datetime) -> list[Account]:
+    """Lock accounts that nobody holds and whose open period is over and has no draft."""
+    due = _due(scope, now).order_by("open_period_end")
+    accounts = list(due.select_for_update(skip_locked=True, of=("self",))[:ACCOUNTS_A_BATCH])
+    # Looked at again under the locks: another worker may have been quicker.
+    undrafted = _due(scope, now).filter(pk__in=[account.pk for account in accounts])
+    keys = set(undrafted.values_list("pk", flat=True))
+    return [account for account in accounts if account.pk in keys]
+
+
+def _claim_drafts(scope: Scope, tried: set[int], now: datetime) -> list[Closing]:
+    """Lock the accounts of drafts that are due; those left alone longest come first.
+
+    A run tries a draft that must wait once.
+    """
+    due = (
+        scope.drafts()
+        .filter(finalise_after__lte=now)
+        .exclude(pk__in=tried)
+        .select_related("account")
+        .order_by(F("tried_at").asc(nulls_first=True), "finalise_after")
+    )
+    drafts = list(due.select_for_update(skip_locked=True, of=("account",))[:ACCOUNTS_A_BATCH])
+    still = Invoice.objects.filter(
+        pk__in=[draft.pk for draft in drafts], status=Invoice.Status.DRAFT
+    ).in_bulk()
+    return [Closing(draft.account, still[draft.pk]) for draft in drafts if draft.pk in still]
+
+
+def _state(
+    accounts: Sequence[Account], failed: list[tuple[UUID, Exception]], *, now: datetime
+) -> list[tuple[Invoice, Statement]]:
+    """Return each account's draft and what it says; add those that cannot be stated to `failed`."""
+    drafts = []
+    found = facts_of([AccountPeriod(account, account.open_period) for account in accounts])
+    for account, facts in zip(accounts, found, strict=True):
+        if isinstance(facts, Exception):
+            failed.append((account.pk, facts))
+            continue
+        try:
+            statement = state_period(facts)
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this account's alone
+            failed.append((account.pk, error))
+        else:
+            drafts.append((new_draft(account, facts.period, facts.schedule, now=now), statement))
+    return drafts
+
+
+def _note_waiting(
+    waiting: Sequence[tuple[Invoice, InvoiceNotReadyError]], *, now: datetime
+) -> None:
+    drafts = []
+    for draft, reason in waiting:
+        if draft.waiting_for != str(reason):
+            logger.warning("invoice waits for %s", reason, extra={"invoice_id": draft.pk})
+        draft.waiting_for, draft.tried_at = str(reason), now
+        drafts.append(draft)
+    update_rows(drafts, ["waiting_for", "tried_at"])

@@ -1,0 +1,182 @@
+"""Gives invoices their final figures, what they rest on and are printed with, and a number."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.conf import settings
+
+from billing.copying import copy_in, update_rows
+from billing.credits import CreditKind
+from billing.models import (
+    Account,
+    Invoice,
+    InvoiceEvidence,
+    InvoiceLine,
+    InvoiceTransition,
+)
+from billing.models.invoices import Series
+from billing.parties import as_json, buyer_of, seller_party
+from billing.services.credits import (
+    Gift,
+    grant_credit,
+    move_credits_of_late_usage,
+    use_credits,
+)
+from billing.services.lifecycle import Because
+from billing.services.numbering import take_numbers
+from billing.services.statements import FIGURES, replace_statements
+from billing.statement import Statement
+from billing.usage_evidence import Evidence
+from metering.evidence import LifeEvidence
+from metering.meters import Meter
+from metering.period import WINDOW
+
+NOTHING_DUE = "Nothing is due"
+_PRINTED = (
+    *("seller", "buyer", "tax_name", "payment_terms", "time_zone", "anchor_day"),
+    *("issued_on", "due_on", "evidence_hash"),
+)
+_FINAL = ("number", "status", "finalised_at", "paid_at", "waiting_for")
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """An invoice to be issued: its row is there, as a draft, and its account's is locked."""
+
+    account: Account
+    invoice: Invoice
+    statement: Statement
+    evidence: Evidence
+
+
+def issue_invoices(
+    issues: Sequence[Issue],
+    *,
+    because: Because,
+    now: datetime,
+    before_numbering: Callable[[], None],
+) -> None:
+    """Make drafts final, in a fixed number of queries, inside the caller's transaction.
+
+    `before_numbering` is done in between, because numbers come last: their counter stays locked
+    to the commit, for everybody.
+    """
+    for issue in issues:
+        _print_on(issue, now=now)
+    lines = replace_statements([(i.invoice, i.statement) for i in issues], now=now)
+    rows = [
+        list(_evidence_rows(of_invoice, issue.evidence))
+        for issue, of_invoice in zip(issues, lines, strict=True)
+    ]
+    for issue, of_invoice in zip(issues, rows, strict=True):
+        issue.invoice.evidence_hash = _hash_of(of_invoice)
+    copy_in([row for of_invoice in rows for row in of_invoice])
+    _settle_credits(issues, now=now)
+    before_numbering()
+    _number([issue.invoice for issue in issues], because=because, now=now)
+
+
+def _print_on(issue: Issue, *, now: datetime) -> None:
+    """Copy what is printed beside the figures: it may be different tomorrow."""
+    account, invoice, facts = issue.account, issue.invoice, issue.statement.facts
+    cycle = facts.schedule.cycle_at(invoice.period_end - WINDOW)
+    invoice.seller = as_json(
+        seller_party(
+            name=settings.SELLER_NAME,
+            address=settings.SELLER_ADDRESS,
+            tax_id=settings.SELLER_TAX_ID,
+        )
+    )
+    invoice.buyer = as_json(buyer_of(account.name, account.address, account.tax_id))
+    invoice.tax_name = settings.SELLER_TAX_NAME
+    invoice.payment_terms = settings.SELLER_PAYMENT_TERMS
+    invoice.time_zone, invoice.anchor_day = cycle.zone.key, cycle.anchor_day
+    invoice.issued_on = now.astimezone(settings.SELLER_TIME_ZONE).date()
+    invoice.due_on = invoice.issued_on + timedelta(days=settings.SELLER_PAYMENT_TERMS_DAYS)
+
+
+def _evidence_rows(lines: Sequence[InvoiceLine], evidence: Evidence) -> Iterator[InvoiceEvidence]:
+    for line in lines:
+        if line.kind == InvoiceLine.Kind.USAGE:
+            for life in evidence[line.period, Meter(line.meter)]:
+                yield _evidence_row(line, life)
+
+
+def _evidence_row(line: InvoiceLine, life: LifeEvidence) -> InvoiceEvidence:
+    return InvoiceEvidence(
+        line=line,
+        sandbox_id=life.sandbox_id,
+        life_id=life.life_id,
+        container_id=life.container_id,
+        started_at=life.started_at,
+        window_count=life.record_count,
+        first_window=life.first_window,
+        last_window=life.last_window,
+        sample_count=life.sample_count,
+        quantity=life.quantity,
+        opening=life.opening,
+        closing=life.closing,
+        applied_ms=life.applied_ms,
+        measured_ms=life.measured_ms,
+        records_hash=life.records_hash,
+    )
+
+
+def _hash_of(rows: Sequence[InvoiceEvidence]) -> str:
+    return hashlib.sha256("\n".join(row.records_hash for row in rows).encode()).hexdigest()
+
+
+def _settle_credits(issues: Sequence[Issue], *, now: datetime) -> None:
+    """Use the credits that statements draw on; keep remainders below zero as prepaid credit."""
+    for issue in issues:
+        if moves := issue.statement.facts.carried.credit_moves:
+            move_credits_of_late_usage(issue.account, issue.invoice, moves, now=now)
+    use_credits(
+        [(i.invoice, (*i.statement.credits_used, *i.statement.prepaid_used)) for i in issues],
+        now=now,
+    )
+    for issue in issues:
+        if credited := issue.statement.totals.credited:
+            start = issue.invoice.period_start
+            rest = Gift(
+                kind=CreditKind.PREPAID,
+                amount=credited.amount,
+                reason=f"Remainder of the invoice for the period from {start:%Y-%m-%d}",
+                reference=f"invoice:{issue.invoice.pk}:remainder",
+            )
+            grant_credit(issue.account.pk, rest, now=now)
+
+
+def _number(invoices: Sequence[Invoice], *, because: Because, now: datetime) -> None:
+    """Give invoices their numbers, figures and final states, in one statement.
+
+    A constraint wants number and state together, and a trigger lets nothing follow.
+    """
+    if not invoices:
+        return
+    numbers = take_numbers(Series.INVOICE, len(invoices), now=now)
+    transitions = []
+    for invoice, number in zip(invoices, numbers, strict=True):
+        invoice.number, invoice.finalised_at, invoice.waiting_for = number, now, ""
+        steps = [(Invoice.Status.PENDING, because.reason)]
+        if not invoice.amount_due:
+            steps.append((Invoice.Status.PAID, NOTHING_DUE))
+            invoice.paid_at = now
+        for status, reason in steps:
+            transitions.append(
+                InvoiceTransition(
+                    invoice=invoice,
+                    from_status=invoice.status,
+                    to_status=status,
+                    reason=reason,
+                    by_id=because.user_id,
+                    at=now,
+                )
+            )
+            invoice.status = status
+    update_rows(invoices, [*FIGURES, *_PRINTED, *_FINAL])
+    copy_in(transitions)

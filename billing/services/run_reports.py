@@ -1,0 +1,123 @@
+"""What a billing run is asked to do, and what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from uuid import UUID
+
+from django.db.models import CharField, F, Func, QuerySet, Value
+
+from billing.models import Account, Invoice
+from billing.money import Money
+
+MOST_NAMED = 1_000
+"""Of more accounts that wait or are parked, the rest is counted only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which accounts and periods a run is about. Nothing given: all that are due.
+
+    `month` is YYYY-MM: periods that start in it, in the account's own time zone.
+    """
+
+    account_ids: tuple[UUID, ...] = ()
+    month: str = ""
+
+    def accounts(self) -> QuerySet[Account]:
+        """Return the accounts whose open period is in the scope and that are not parked."""
+        accounts = Account.objects.filter(parked_reason="")
+        if self.account_ids:
+            accounts = accounts.filter(pk__in=self.account_ids)
+        if self.month:
+            accounts = accounts.alias(
+                month=_local_month(F("time_zone"), F("open_period_start"))
+            ).filter(month=self.month)
+        return accounts
+
+    def drafts(self) -> QuerySet[Invoice]:
+        """Return the drafts in the scope of accounts that are not parked."""
+        drafts = Invoice.objects.filter(
+            account__parked_reason="", status=Invoice.Status.DRAFT, number__isnull=True
+        )
+        if self.account_ids:
+            drafts = drafts.filter(account__in=self.account_ids)
+        if self.month:
+            drafts = drafts.alias(
+                month=_local_month(F("account__time_zone"), F("period_start"))
+            ).filter(month=self.month)
+        return drafts
+
+
+EVERYTHING = Scope()
+
+
+@dataclass(slots=True)
+class RunReport:
+    """What a run did, or in a rehearsal would do. `totals` are by currency."""
+
+    drafted: int = 0
+    finalised: int = 0
+    # Periods that were closed without an invoice.
+    empty: int = 0
+    waiting_count: int = 0
+    parked_count: int = 0
+    totals: dict[str, Decimal] = field(default_factory=dict)
+    waiting: list[tuple[UUID, str]] = field(default_factory=list)
+    parked: list[tuple[UUID, str]] = field(default_factory=list)
+    # Drafts that were looked at and have to wait.
+    tried: set[int] = field(default_factory=set)
+
+    @property
+    def closed(self) -> int:
+        """How many periods were closed, with an invoice or without."""
+        return self.finalised + self.empty
+
+    def add_total(self, total: Money) -> None:
+        """Count the total of one invoice."""
+        self.totals[total.currency] = self.totals.get(total.currency, Decimal(0)) + total.amount
+
+    def add_waiting(self, account_id: UUID, reason: str) -> None:
+        """Note that an account's draft is not ready."""
+        self.waiting_count += 1
+        if len(self.waiting) < MOST_NAMED:
+            self.waiting.append((account_id, reason))
+
+    def add_parked(self, account_id: UUID, reason: str) -> None:
+        """Note that an account's work failed."""
+        self.parked_count += 1
+        if len(self.parked) < MOST_NAMED:
+            self.parked.append((account_id, reason))
+
+    def add(self, others: Iterable[RunReport]) -> RunReport:
+        """Count what other runs did as well."""
+        for other in others:
+            self.drafted += other.drafted
+            self.finalised += other.finalised
+            self.empty += other.empty
+            self.waiting_count += other.waiting_count
+            self.parked_count += other.parked_count
+            for currency, amount in other.totals.items():
+                self.add_total(Money(amount, currency))
+            self.waiting = [*self.waiting, *other.waiting][:MOST_NAMED]
+            self.parked = [*self.parked, *other.parked][:MOST_NAMED]
+        return self
+
+
+def _local_month(time_zone: F, moment: F) -> Func:
+    local = Func(time_zone, moment, function="timezone")
+    return Func(local, Value("YYYY-MM"), function="to_char", output_field=CharField())
+
+
+def is_month(text: str) -> bool:
+    """Return whether a text is a month, YYYY-MM."""
+    year, dash, month = text.partition("-")
+    return (
+        dash == "-"
+        and (len(year), len(month)) == (4, 2)
+        and (year + month).isascii()
+        and (year + month).isdigit()
+        and 1 <= int(month) <= 12
+    )
