@@ -15,6 +15,7 @@ from django.utils.safestring import SafeString
 
 from billing import services
 from billing.admin.account_forms import PARK, AccountForm, CycleForm, TopUpRuleForm
+from billing.admin.account_list import AccountList
 from billing.admin.asking import (
     MISSING,
     AsksWhy,
@@ -105,21 +106,10 @@ class ApiKeyRows(ReadOnlyRows[ApiKey, Account]):
 
 
 @admin.register(Account)
-class AccountAdmin(AsksWhy, ServicePage[Account]):
+class AccountAdmin(AccountList, AsksWhy, ServicePage[Account]):
     """Who pays."""
 
     form = AccountForm
-    list_display = (
-        "name",
-        "id",
-        "currency",
-        "time_zone",
-        "anchor_day",
-        "open_period_end",
-        "parked_reason",
-    )
-    list_filter = (("parked_at", admin.EmptyFieldListFilter), "currency")
-    search_fields = ("name", "id", "memberships__user__email", "memberships__user__username")
     readonly_fields = (
         "id",
         "opened_at",

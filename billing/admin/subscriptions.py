@@ -26,6 +26,7 @@ from billing.admin.asking import (
     row_field,
     searched_row_field,
 )
+from billing.admin.subscription_list import SubscriptionList
 from billing.fees import Interval
 from billing.models import Plan, PriceBook, Subscription
 from billing.models.plans import INTERVALS
@@ -126,7 +127,7 @@ def _end(subscription: Subscription) -> str:
 
 
 @admin.register(Subscription)
-class SubscriptionAdmin(ServicePage[Subscription]):
+class SubscriptionAdmin(SubscriptionList, ServicePage[Subscription]):
     """Who is on which plan. Adding one puts the account on it now, in place of the old."""
 
     form = SubscriptionForm
@@ -143,9 +144,6 @@ class SubscriptionAdmin(ServicePage[Subscription]):
         "commitment",
         "follows",
     )
-    list_filter = ("plan", "interval", ("expires_at", admin.EmptyFieldListFilter))
-    list_select_related = ("account", "plan", "price_book")
-    search_fields = ("account__name", "account__id")
     autocomplete_fields = ("account",)
     date_hierarchy = "started_at"
     actions = ("cancel_chosen", "cancel_chosen_now", "resume_chosen", "change_chosen")

@@ -14,10 +14,10 @@ from django.test.utils import CaptureQueriesContext
 
 from billing import services
 from billing.credits import CreditKind
-from billing.models import Account, CreditGrant, Invoice
+from billing.models import Account, CreditGrant, DiscountRule, Invoice, Plan, Subscription
 from tests.billing import admin_pages
 from tests.billing.admin_pages import page, text_of
-from tests.billing.usage import NOON, OPENED, open_account
+from tests.billing.usage import AFTER_MAY, NOON, OPENED, bill, open_account, record_usage
 
 pytestmark = pytest.mark.django_db
 
@@ -170,6 +170,71 @@ def test_the_list_of_credit_asks_as_often_for_200_rows_as_for_one(finance: Clien
     for number in range(1, 200):
         grant(number)
     assert queries_of(finance, page(CreditGrant)) == of_one
+
+
+def test_accounts_are_added_up_and_found_by_plan_and_state(finance: Client) -> None:
+    ada = open_account("Ada", plan_code="professional")
+    open_account("Bob")
+    services.open_account(name="Eve", currency="EUR", now=OPENED)
+    for kind, amount in ((CreditKind.PREPAID, 10), (CreditKind.PROMOTIONAL, 3)):
+        gift = services.Gift(kind=kind, amount=Decimal(amount), reason="Paid", reference=kind)
+        services.grant_credit(ada.pk, gift, now=OPENED)
+    services.park_account(ada.pk, reason="A price is missing", now=NOON)
+    # A month of the plan's own credit is there too.
+    of_ada = ["USD", "1", "1", "103.00 USD", "10.00 USD"]
+    assert totals_on(finance, "", Account) == [
+        ["EUR", "1", "0", "0.00 EUR", "0.00 EUR"],
+        ["USD", "2", "1", "103.00 USD", "10.00 USD"],
+    ]
+    for query in ("?plan=professional", "?parked_at__isempty=0", "?q=Ada"):
+        assert totals_on(finance, query, Account) == [of_ada]
+    assert [row[:2] for row in totals_on(finance, "?plan=none", Account)] == [
+        ["EUR", "1"],
+        ["USD", "1"],
+    ]
+    said = text_of(finance.get(page(Account)))
+    for text in ("Professional", "103.00 USD", "10.00 USD", "A price is missing"):
+        assert text in said
+
+
+def test_subscriptions_are_added_up_by_currency_and_interval(finance: Client) -> None:
+    for name in ("Ada", "Bob"):
+        open_account(name, plan_code="professional")
+    fee = Plan.objects.get(code="professional").monthly_fee
+    assert fee is not None
+    assert totals_on(finance, "", Subscription) == [
+        ["USD, monthly", "2", "2", f"{2 * fee:,.2f} USD"]
+    ]
+    assert totals_on(finance, "?state=active&q=Ada", Subscription) == [
+        ["USD, monthly", "1", "1", f"{fee:,.2f} USD"]
+    ]
+    assert totals_on(finance, "?state=over", Subscription) == []
+
+
+def test_discount_rules_say_what_they_gave(finance: Client) -> None:
+    DiscountRule.objects.update(is_active=False)
+    rule = DiscountRule.objects.create(name="Spring", kind="volume", percent=Decimal(10))
+    invoices = []
+    for name in ("Ada", "Bob"):
+        account = open_account(name)
+        record_usage(account.pk, NOON, cpu_s=10_000_000)
+        invoices.append(bill(account))
+    search = f"?q={rule.name}"
+    assert totals_on(finance, search, DiscountRule) == [["USD", "1", "1", "24.00 USD"]]
+    because = services.Because("By mistake")
+    services.void_invoice(invoices[0].pk, because=because, now=AFTER_MAY)
+    assert totals_on(finance, search, DiscountRule) == [["USD", "1", "1", "12.00 USD"]]
+    assert "12.00 USD" in text_of(finance.get(page(DiscountRule) + search))
+
+
+@pytest.mark.parametrize("model", [Account, Subscription])
+def test_lists_ask_as_often_for_200_rows_as_for_one(model: type[Model], finance: Client) -> None:
+    open_account("No. 0", plan_code="professional")
+    queries_of(finance, page(model))
+    of_one = queries_of(finance, page(model))
+    for number in range(1, 200):
+        open_account(f"No. {number}", plan_code="professional")
+    assert queries_of(finance, page(model)) == of_one
 
 
 def test_a_hostile_name_is_text_in_the_list(finance: Client) -> None:
