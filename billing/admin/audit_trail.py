@@ -78,15 +78,20 @@ class ActorFilter(admin.SimpleListFilter):
 class AuditTrailAdmin(ReadOnlyPage[AuditTrail]):
     """Who changed what, when, from what to what, and why."""
 
-    list_display = ("at", "who", "what", "operation", "change", "reason", "of_account")
-    list_display_links = ("at",)
+    list_display = ("when", "who", "what", "operation", "change", "reason", "of_account")
+    list_display_links = ("when",)
     list_filter = (TableFilter, "operation", ActorFilter)
     list_select_related = ("actor", "account")
     # A row is found by all of its number, an account by its name or by that.
     search_fields = ("actor__username", "reason", "=row_id", "account__name")
     date_hierarchy = "at"
-    fields = ("at", "who", "what", "operation", "change", "reason", "of_account")
-    readonly_fields = ("who", "what", "change", "of_account")
+    fields = ("when", "who", "what", "operation", "change", "reason", "of_account")
+    readonly_fields = ("when", "who", "what", "change", "of_account")
+
+    @admin.display(description="when (UTC)", ordering="at")
+    def when(self, row: AuditTrail) -> str:
+        """Return the moment, to the second."""
+        return f"{row.at:%Y-%m-%d %H:%M:%S}"
 
     @admin.display(ordering="actor__username")
     def who(self, row: AuditTrail) -> str:

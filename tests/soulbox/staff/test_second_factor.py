@@ -112,7 +112,7 @@ def enrol(browser: Browser, clock: SimpleNamespace) -> list[str]:
     assert browser.log_in()[0] == SET_UP
     _, page = browser.post(SET_UP, code=app_code(clock))
     clock.now += timedelta(seconds=STEP_S)
-    codes = re.findall(r">([a-z2-7]{8})</li>", page)
+    codes = re.findall(r">([a-z2-7]{8})</code>", page)
     assert len(codes) == RECOVERY_CODES
     return codes
 
@@ -216,7 +216,7 @@ def test_new_recovery_codes_take_the_place_of_the_old(
 ) -> None:
     old = enrol(browser, clock)[0]
     page = browser.post(NEW_CODES)[1]
-    new = re.findall(r">([a-z2-7]{8})</li>", page)[0]
+    new = re.findall(r">([a-z2-7]{8})</code>", page)[0]
     browser.post(LOG_OUT)
     browser.log_in()
     assert browser.post(CODE, code=old)[0] == CODE
