@@ -11,5 +11,15 @@ urlpatterns = [
     path("invoices", views.InvoiceList.as_view(), name="invoices"),
     path("invoices/<int:pk>", views.InvoiceDetail.as_view(), name="invoice"),
     path("invoices/<int:pk>/download", views.InvoiceDownload.as_view(), name="invoice-download"),
+    path(
+        "invoices/<int:pk>/lines/<int:line>/explain",
+        views.LineExplanation.as_view(),
+        name="line-explanation",
+    ),
+    path(
+        "invoices/<int:pk>/lines/<int:line>/lives/<int:life>",
+        views.LineWindows.as_view(),
+        name="line-windows",
+    ),
     path("plans", views.PlanList.as_view(), name="plans"),
 ]

@@ -28,9 +28,16 @@ from billing.cost_queries import (
     cost_by_label,
     cost_by_sandbox,
 )
+from billing.explain_queries import NoSuchLineError, explain_line, windows_of
 from billing.models import ApiKey, Invoice, InvoiceFile, Plan
 from billing.serializers.costs import LABEL, CostsQuerySerializer, CostsSerializer
 from billing.serializers.coverage import AccountCoverageSerializer, DaysQuerySerializer
+from billing.serializers.explanations import (
+    ExplainQuerySerializer,
+    ExplanationSerializer,
+    LifeWindowSerializer,
+    WindowsQuerySerializer,
+)
 from billing.serializers.invoice_files import DownloadQuerySerializer
 from billing.serializers.invoices import InvoiceSerializer, InvoiceWithLinesSerializer
 from billing.serializers.plans import OfferedPlanSerializer
@@ -151,8 +158,7 @@ class InvoiceDownload(APIView):
 
         A draft is marked as one, and what is void as void.
         """
-        if not queries.invoices_of(_account_of(request)).filter(pk=pk).exists():
-            raise NotFound
+        _require_invoice(request, pk)
         asked = DownloadQuerySerializer(data=request.query_params)
         asked.is_valid(raise_exception=True)
         return file_response(
@@ -160,6 +166,49 @@ class InvoiceDownload(APIView):
                 pk, format=InvoiceFile.Format(asked.validated_data["format"]), now=datetime.now(UTC)
             )
         )
+
+
+class LineExplanation(APIView):
+    """Where an invoice line comes from. Another account's invoice is not found."""
+
+    @extend_schema(
+        operation_id="invoice_line_explain",
+        parameters=[ExplainQuerySerializer],
+        responses=ExplanationSerializer,
+    )
+    def get(self, request: Request, pk: int, line: int) -> Response:
+        """Return the line's parts, and each sandbox's counters, by pages of 100 sandboxes.
+
+        It says itself, in `sums`, whether all of it adds up to the line and to the invoice.
+        """
+        _require_invoice(request, pk)
+        asked = ExplainQuerySerializer(data=request.query_params)
+        asked.is_valid(raise_exception=True)
+        try:
+            explanation = explain_line(pk, line, **asked.validated_data)
+        except NoSuchLineError as error:
+            raise NotFound(str(error)) from None
+        return Response(ExplanationSerializer(explanation).data)
+
+
+class LineWindows(APIView):
+    """The windows of one life that an invoice line rests on."""
+
+    @extend_schema(
+        operation_id="invoice_line_windows",
+        parameters=[WindowsQuerySerializer],
+        responses=LifeWindowSerializer(many=True),
+    )
+    def get(self, request: Request, pk: int, line: int, life: int) -> Response:
+        """Return at most 1,000 windows, in order, as far as usage records are still kept."""
+        _require_invoice(request, pk)
+        asked = WindowsQuerySerializer(data=request.query_params)
+        asked.is_valid(raise_exception=True)
+        try:
+            windows = windows_of(pk, line, life, **asked.validated_data)
+        except NoSuchLineError as error:
+            raise NotFound(str(error)) from None
+        return Response(LifeWindowSerializer(windows, many=True).data)
 
 
 class PlanList(ListAPIView[Plan]):
@@ -198,6 +247,12 @@ def _costs(
         raise serializers.ValidationError({"label": [str(error)]}) from None
     except SpanRefusedError as error:
         raise serializers.ValidationError({error.field: [error.message]}) from None
+
+
+def _require_invoice(request: Request, invoice_id: int) -> None:
+    """Raise NotFound unless the invoice is of the key's account."""
+    if not queries.invoices_of(_account_of(request)).filter(pk=invoice_id).exists():
+        raise NotFound
 
 
 def _account_of(request: Request) -> UUID:
