@@ -22,6 +22,7 @@ from billing.admin.asking import (
     price_text,
     text_field,
 )
+from billing.admin.invoice_documents import ExplainedLines, InvoiceDocuments
 from billing.admin.invoice_list import InvoiceList
 from billing.charges import PartKind
 from billing.models import (
@@ -100,7 +101,7 @@ class InvoiceTransitionRows(ReadOnlyRows[InvoiceTransition, Invoice]):
         return super().get_queryset(request).select_related("by")
 
 
-class InvoiceLineRows(ReadOnlyRows[InvoiceLine, Invoice]):
+class InvoiceLineRows(ExplainedLines, ReadOnlyRows[InvoiceLine, Invoice]):
     """What the invoice is for."""
 
     model = InvoiceLine
@@ -183,7 +184,7 @@ class InvoiceCreditRows(ReadOnlyRows[CreditEntry, Invoice]):
 
 
 @admin.register(Invoice)
-class InvoiceAdmin(InvoiceList, WithButtons, ReadOnlyPage[Invoice]):
+class InvoiceAdmin(InvoiceDocuments, InvoiceList, WithButtons, ReadOnlyPage[Invoice]):
     """Invoices. Their figures come from the services; a person says when."""
 
     own_subscription_fee = money("subscription_fee")
