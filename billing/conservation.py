@@ -105,7 +105,8 @@ class InvoiceRows:
     `lines` are all of them in their order. `parts` and `evidence` are by the line's position;
     `evidence` is None for an invoice from before it was kept. `credits_used` and `prepaid_used`
     are what the ledger's entries say, above zero. `unexplained` are the positions of lines with
-    counters whose ends do not explain the quantity.
+    counters whose ends do not explain the quantity. `is_sealed` says that the evidence is what the
+    invoice's hash was made of.
     """
 
     figures: Figures
@@ -116,6 +117,7 @@ class InvoiceRows:
     credits_used: Decimal
     prepaid_used: Decimal
     unexplained: frozenset[int] = frozenset()
+    is_sealed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,7 @@ class ConservationStatement:
     number: str | None
     currency: str
     has_evidence: bool
+    is_sealed: bool
     meters: tuple[MeterStatement, ...]
     equations: tuple[Equation, ...]
 
@@ -185,7 +188,8 @@ class ConservationStatement:
             for e in self.equations
             if not e.holds
         )
-        return (*quantities, *amounts)
+        sealed = () if self.is_sealed else ("evidence: it is not what its hash was made of",)
+        return (*sealed, *quantities, *amounts)
 
 
 def state_conservation(rows: InvoiceRows) -> ConservationStatement:
@@ -194,6 +198,7 @@ def state_conservation(rows: InvoiceRows) -> ConservationStatement:
         number=rows.figures.number,
         currency=rows.figures.currency,
         has_evidence=rows.evidence is not None,
+        is_sealed=rows.is_sealed,
         meters=tuple(_meters(rows)),
         equations=(*_sums(rows), *_lines(rows), *_totals(rows.figures)),
     )

@@ -14,6 +14,7 @@ def conservation_json(statement: ConservationStatement) -> dict[str, Any]:
         "currency": statement.currency,
         "holds": statement.holds,
         "has_evidence": statement.has_evidence,
+        "evidence_is_sealed": statement.is_sealed,
         "meters": [
             {
                 "meter": str(entry.meter),

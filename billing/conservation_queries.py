@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -70,8 +71,11 @@ def rows_of(invoices: Sequence[Invoice], *, now: datetime) -> dict[int, InvoiceR
     parts = _by_position(
         InvoiceLinePart.objects.filter(line__invoice__in=invoices).order_by("position"), places
     )
-    found = list(InvoiceEvidence.objects.filter(line__invoice__in=invoices))
+    found = list(InvoiceEvidence.objects.filter(line__invoice__in=invoices).order_by("pk"))
     evidence = _by_position(found, places)
+    hashes: defaultdict[int, list[str]] = defaultdict(list)
+    for row in found:
+        hashes[places[row.line_id][0]].append(row.records_hash)
     discounts = _by_invoice(InvoiceDiscount.objects.filter(invoice__in=invoices))
     used = _used(invoices)
     unexplained = unexplained_lines(
@@ -89,9 +93,15 @@ def rows_of(invoices: Sequence[Invoice], *, now: datetime) -> dict[int, InvoiceR
             unexplained=frozenset(
                 position for invoice_id, position in unexplained if invoice_id == invoice.pk
             ),
+            is_sealed=invoice.evidence_hash in ("", hash_of_evidence(hashes[invoice.pk])),
         )
         for invoice in invoices
     }
+
+
+def hash_of_evidence(records_hashes: Iterable[str]) -> str:
+    """Return what an invoice's evidence is sealed with, from its rows' hashes in their order."""
+    return hashlib.sha256("\n".join(records_hashes).encode()).hexdigest()
 
 
 def unexplained_lines(rows: Iterable[tuple[K, Meter, CounterRow]], *, now: datetime) -> set[K]:

@@ -188,7 +188,9 @@ def _checks_of_invoice(invoice: Invoice, rows: InvoiceRows) -> Iterator[Check]:
     """Yield the sums from the lines to the amount due, as the conservation statement has them."""
     if invoice.kind in NOT_STATED:
         return
-    for equation in state_conservation(rows).equations:
+    statement = state_conservation(rows)
+    yield Check("invoice: seal of the evidence", Fraction(statement.is_sealed), Fraction(1))
+    for equation in statement.equations:
         if not equation.name.startswith("line "):
             yield Check(
                 f"invoice: {equation.name}", Fraction(equation.should_be), Fraction(equation.figure)

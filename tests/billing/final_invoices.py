@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -103,7 +104,9 @@ def draft_of(
 
 
 def issue(invoice: Invoice, *, number: str = "2026-000001", **columns: Any) -> Invoice:
-    """Give a draft its number, with the parties of the documents' tests."""
+    """Give a draft its number, with the parties of the documents' tests, and seal its evidence."""
+    evidence = InvoiceEvidence.objects.filter(line__invoice=invoice).order_by("pk")
+    hashes = "\n".join(evidence.values_list("records_hash", flat=True))
     values = {
         "number": number,
         "status": "pending",
@@ -116,6 +119,7 @@ def issue(invoice: Invoice, *, number: str = "2026-000001", **columns: Any) -> I
         "payment_terms": "By bank transfer.",
         "time_zone": "UTC",
         "anchor_day": 1,
+        "evidence_hash": hashlib.sha256(hashes.encode()).hexdigest() if hashes else "",
         **columns,
     }
     Invoice.objects.filter(pk=invoice.pk).update(**values)

@@ -22,7 +22,7 @@ def tampered() -> Invoice:
     figures = dict.fromkeys(("usage_fee", "total_amount", "amount_due"), Decimal("4.80"))
     used = [Used("<b>sbx</b>", 479 * CPU_S)]
     invoice = draft_of(open_account(), [(cpu, used, ())], **figures)
-    return issue(invoice, evidence_hash="0" * 64)
+    return issue(invoice)
 
 
 def test_the_page_leads_to_files_lines_and_sums() -> None:

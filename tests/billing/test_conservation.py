@@ -26,7 +26,7 @@ from billing.conservation_queries import conservation_of, unexplained_lines
 from billing.models import DiscountRule, Invoice, InvoiceMismatch, Price
 from metering.meters import GB, Meter
 from metering.models import CounterReset, LifeReading
-from tests.billing.final_invoices import draft_of, issue, line, usage_line
+from tests.billing.final_invoices import Used, draft_of, issue, line, usage_line
 from tests.billing.price_lists import add_tiered_price, make_book
 from tests.billing.usage import (
     AFTER_MAY,
@@ -138,6 +138,7 @@ def test_what_adds_up_holds() -> None:
         ({"prepaid_used": Decimal(4)}, "prepaid_used: is 5, should be 4"),
         ({"discounts": []}, "discounts: is 0.56, should be 0"),
         ({"unexplained": frozenset({2})}, "cpu: measured 3600000000000, rated 3600000000000"),
+        ({"is_sealed": False}, "evidence: it is not what its hash was made of"),
         ({"evidence": {}}, "cpu: measured 0, rated 3600000000000"),
     ],
 )
@@ -321,6 +322,18 @@ def spoilt(account_name: str, number: str) -> Invoice:
     cpu = usage_line(Meter.CPU, 3600 * CPU_S, "3.60", unit_price=Decimal("0.001"))
     figures = {"usage_fee": 4, "total_amount": 4, "amount_due": 4}
     return issue(draft_of(account, [(cpu, (), ())], **figures), number=number)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("seal", ["", "f" * 64])
+def test_evidence_is_held_against_the_invoices_hash(seal: str) -> None:
+    cpu = usage_line(Meter.CPU, 3600 * CPU_S, "3.60", unit_price=Decimal("0.001"))
+    figures = dict.fromkeys(("usage_fee", "total_amount", "amount_due"), Decimal("3.60"))
+    used = [Used("sbx-1", 1600 * CPU_S), Used("sbx-2", 2000 * CPU_S)]
+    invoice = draft_of(open_account(), [(cpu, used, ())], **figures)
+    issue(invoice, **({"evidence_hash": seal} if seal else {}))
+    statement = conservation_of([invoice.pk], now=AFTER_MAY)[invoice.pk]
+    assert (statement.has_evidence, statement.holds) == (True, not seal)
 
 
 @pytest.mark.django_db

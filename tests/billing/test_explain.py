@@ -192,7 +192,7 @@ def every_other_kind(**figures: Any) -> Invoice:
             window_start=NOON + number * WINDOW,
             quantity=quantity * CPU_S,
         )
-    return issue(invoice, evidence_hash="0" * 64)
+    return issue(invoice)
 
 
 @pytest.mark.django_db
@@ -272,7 +272,7 @@ def test_what_does_not_add_up_says_so_and_is_logged(
         amount_due=Decimal("4.80"),
     )
     with caplog.at_level(logging.ERROR):
-        told = explain_line(issue(invoice, evidence_hash="0" * 64).pk, 1)
+        told = explain_line(issue(invoice).pk, 1)
     assert not told.sums
     assert [check.name for check in told.checks if not check.holds] == wrong
     assert "invoice line does not add up" in caplog.messages
@@ -415,7 +415,7 @@ def test_a_line_is_explained_after_its_records_are_gone() -> None:
     cpu = usage_line(Meter.CPU, 300 * CPU_S, "3.00", unit_price=Decimal("0.01"))
     used = [Used("sbx-a", 100 * CPU_S), Used("sbx-b", 200 * CPU_S)]
     figures = {"usage_fee": 3, "total_amount": 3, "amount_due": 3}
-    invoice = issue(draft_of(open_account(), [(cpu, used, ())], **figures), evidence_hash="0" * 64)
+    invoice = issue(draft_of(open_account(), [(cpu, used, ())], **figures))
     assert not UsageRecord.objects.exists()
     told = explain_line(invoice.pk, 1)
     assert told.sandboxes
