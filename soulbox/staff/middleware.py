@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlencode
 
 import pghistory
+from django.db import connection
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from psycopg.sql import Composable
 
 from soulbox.staff import second_factor
 from soulbox.staff.second_factor import Policy
@@ -25,10 +28,17 @@ def who_is_asking(answer: Answer) -> Answer:
     def middleware(request: HttpRequest) -> HttpResponse:
         if request.method in READING or not request.user.is_authenticated:
             return answer(request)
-        with pghistory.context(user=request.user.pk):
+        with connection.execute_wrapper(_as_text), pghistory.context(user=request.user.pk):
             return answer(request)
 
     return middleware
+
+
+def _as_text(execute: Callable[..., Any], sql: Any, params: Any, many: Any, context: Any) -> Any:
+    """Hand a statement that psycopg composed on as text: django-pghistory puts its own before."""
+    if isinstance(sql, Composable):
+        sql = sql.as_string(context["connection"].connection)
+    return execute(sql, params, many, context)
 
 
 def second_factor_first(answer: Answer) -> Answer:
