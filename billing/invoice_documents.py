@@ -174,8 +174,13 @@ def _fees(
             _amount(line, invoice),
             discount_basis(next(annual, None), invoice.currency)
             if is_discount
-            else fee_basis(line, invoice.currency),
+            else _fee_basis(line, invoice.currency),
         )
+
+
+def _fee_basis(line: InvoiceLine, currency: str) -> str:
+    # A whole fee is its rate, which stands beside it.
+    return "" if line.unit_price == line.amount else fee_basis(line, currency)
 
 
 def _meters(invoice: Invoice, lines: Sequence[InvoiceLine]) -> tuple[MeterLines, ...]:

@@ -29,13 +29,13 @@ def explanation_tables(told: Explanation, windows_url: Url) -> list[tuple[str, d
                 (
                     "sandbox",
                     "quantity",
+                    "exact cost",
                     "opening",
                     "closing",
                     "steps",
                     "windows",
                     "samples",
                     "measured",
-                    "exact cost",
                 ),
                 _sandboxes(told, windows_url),
             ),
@@ -120,8 +120,8 @@ def _sandboxes(told: Explanation, windows_url: Url) -> Iterator[Sequence[Any]]:
         yield (
             sandbox.sandbox_id,
             f"{sandbox.quantity:,}",
-            *([""] * 6),
             exact_text(sandbox.cost),
+            *([""] * 6),
         )
         for explained in sandbox.lives:
             yield _life(told, explained, windows_url)
@@ -129,10 +129,11 @@ def _sandboxes(told: Explanation, windows_url: Url) -> Iterator[Sequence[Any]]:
             yield (f"{more} more lives", *([""] * 8))
     others = told.sandboxes.others
     if others.count:
-        row = f"{others.count} on other pages", f"{others.quantity:,}"
-        yield (*row, *([""] * 6), exact_text(others.cost))
+        row = f"{others.count} on other pages", f"{others.quantity:,}", exact_text(others.cost)
+        yield (*row, *([""] * 6))
     if told.sandboxes.without_usage:
-        yield ("due without usage", *([""] * 7), exact_text(told.sandboxes.without_usage))
+        cost = exact_text(told.sandboxes.without_usage)
+        yield ("due without usage", "", cost, *([""] * 6))
 
 
 def _life(told: Explanation, explained: ExplainedLife, windows_url: Url) -> Sequence[Any]:
@@ -140,16 +141,18 @@ def _life(told: Explanation, explained: ExplainedLife, windows_url: Url) -> Sequ
     url = windows_url((told.invoice_id, told.position, life.life_id))
     return (
         format_html(
-            '<a class="ml-4 text-primary-600" href="{}">since {}</a>', url, _time(life.started_at)
+            '<a class="ml-4 text-primary-600 whitespace-nowrap" href="{}">since {}</a>',
+            url,
+            _time(life.started_at),
         ),
         f"{life.quantity:,}",
+        "",
         _units(life.opening),
         _units(life.closing),
         _units(explained.steps),
         f"{life.record_count:,}",
         f"{life.sample_count:,}",
         _measured(life.applied_ms, life.measured_ms),
-        "",
     )
 
 

@@ -40,14 +40,15 @@ class ExplainedLines(_Rows):
     """Lines with a link to where each comes from."""
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Return the columns, with the link as the last."""
-        return (*super().get_fields(request, obj), "explained")
+        """Return the columns, with the link second: the last are past the edge of a screen."""
+        first, *rest = super().get_fields(request, obj)
+        return (first, "explained", *rest)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the columns that are shown only, with the link."""
         return (*super().get_readonly_fields(request, obj), "explained")
 
-    @admin.display(description="Where it comes from")
+    @admin.display(description="Where from")
     def explained(self, line: InvoiceLine) -> SafeString:
         """Return a link to the line's explanation."""
         return format_html(_LINK, _explain_url(line.invoice_id, line.position), "Explain")
