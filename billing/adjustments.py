@@ -29,6 +29,8 @@ class Component(StrEnum):
     DISCOUNT = "discount"
     TRUE_UP = "true_up"
     CREDIT = "credit"
+    # So much in all, which a person named.
+    AMOUNT = "amount"
 
 
 class Unbilled(StrEnum):

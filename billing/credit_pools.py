@@ -12,7 +12,14 @@ from billing.adjustments import Component, CreditMove, CreditPool
 from billing.credits import USAGE_CREDITS, Credit, CreditKind, usage_credit_for
 from billing.history import BILLING_A_PERIOD
 from billing.lifecycle import NOT_FINAL
-from billing.models import Account, CreditEntry, CreditGrant, InvoiceAdjustment
+from billing.models import (
+    Account,
+    Correction,
+    CorrectionLine,
+    CreditEntry,
+    CreditGrant,
+    InvoiceAdjustment,
+)
 from billing.money import Money
 from metering.period import Period
 
@@ -79,11 +86,20 @@ def _used_by_grant(account: Account, period: Period) -> dict[int, Decimal]:
             line__invoice__account=account,
             billing_period_start=period.start,
             billing_period_end=period.end,
+            # Of a correction the credit moved when it was applied, wherever its lines are.
+            correction_line__isnull=True,
         )
         .exclude(line__invoice__status__in=NOT_FINAL)
         .values_list("grant_id", "line__amount")
     )
-    for grant_id, amount in adjusted:
+    corrected = CorrectionLine.objects.filter(
+        component=Component.CREDIT,
+        correction__status=Correction.Status.APPLIED,
+        correction__invoice__account=account,
+        correction__invoice__period_start=period.start,
+        correction__invoice__period_end=period.end,
+    ).values_list("grant_id", "amount")
+    for grant_id, amount in (*adjusted, *corrected):
         # Of credit, so that it names its grant.
         used[grant_id or 0] -= amount
     return used

@@ -13,13 +13,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Sum
+from django.db.models import Exists, OuterRef, Sum
 
 import metering.late
 from billing.adjustments import (
+    NOTHING_CARRIED,
     Adjustment,
     Carried,
     Charged,
+    Component,
     CreditMove,
     Unbilled,
     credit_lines,
@@ -38,7 +40,14 @@ from billing.history import (
     schedule_in,
 )
 from billing.lifecycle import NOT_FINAL
-from billing.models import Account, BilledLateUsage, Invoice
+from billing.models import (
+    Account,
+    BilledLateUsage,
+    Correction,
+    CorrectionLine,
+    Invoice,
+    InvoiceAdjustment,
+)
 from billing.money import Money
 from billing.own_facts import AccountPeriod, own_facts_of
 from billing.rating import BY_DESIGN, PricedUsage, Unpriced, rate_usage
@@ -79,10 +88,13 @@ class _LatePeriod:
 def carried_to(accounts: Sequence[Account]) -> dict[UUID, Carried]:
     """Return what closed periods leave to each account's open one, where there is something.
 
-    Two queries for all of them, and more only for accounts with late usage that waits.
+    Three queries for all of them, and more only for accounts with late usage that waits.
     """
     found = {pk: one.carried for pk, one in reckon_late_usage(accounts).items()}
-    return {pk: carried for pk, carried in found.items() if carried != Carried()}
+    for pk, lines in _waiting_corrections(accounts).items():
+        carried = found.get(pk, NOTHING_CARRIED)
+        found[pk] = replace(carried, adjustments=(*carried.adjustments, *lines))
+    return {pk: carried for pk, carried in found.items() if carried != NOTHING_CARRIED}
 
 
 def reckon_late_usage(accounts: Sequence[Account]) -> dict[UUID, Reckoning]:
@@ -97,6 +109,40 @@ def reckon_late_usage(accounts: Sequence[Account]) -> dict[UUID, Reckoning]:
         if periods := _waiting_periods(account, windows, billed.get(account.pk, {})):
             reckonings[account.pk] = _reckon(account, periods)
     return reckonings
+
+
+def _waiting_corrections(accounts: Sequence[Account]) -> dict[UUID, list[Adjustment]]:
+    """Return the lines of corrections that were decided on and are on no final invoice yet."""
+    taken = InvoiceAdjustment.objects.filter(correction_line=OuterRef("pk")).exclude(
+        line__invoice__status__in=NOT_FINAL
+    )
+    lines = (
+        CorrectionLine.objects.filter(
+            ~Exists(taken),
+            correction__status=Correction.Status.APPLIED,
+            correction__settlement=Correction.Settlement.ADJUSTMENT,
+            correction__invoice__account__in=accounts,
+        )
+        .select_related("correction__invoice")
+        .order_by("correction_id", "position")
+    )
+    waiting: dict[UUID, list[Adjustment]] = {}
+    for line in lines:
+        invoice = line.correction.invoice
+        waiting.setdefault(invoice.account_id, []).append(
+            Adjustment(
+                Component(line.component),
+                invoice.period,
+                Period(line.period_start, line.period_end),
+                Money(line.amount, line.correction.currency),
+                Meter(line.meter) if line.meter else None,
+                int(line.quantity),
+                credit_id=line.grant_id,
+                description=line.description,
+                correction_line_id=line.pk,
+            )
+        )
+    return waiting
 
 
 def billed_windows(account_id: UUID, period: Period) -> list[LateWindow]:

@@ -70,6 +70,12 @@ VARIABLES: dict[str, Variable] = {
         Variable("DOCKER_HOST", "unix:///var/run/docker.sock", "The engine `make run` meters."),
         Variable("BILLING_GRACE_MINUTES", "15", "Minutes a draft waits before it is finalised."),
         Variable(
+            "BILLING_APPROVAL_THRESHOLD",
+            "500",
+            "A correction of an invoice by more than this, in the account's currency, either way, "
+            "waits for a second person's approval.",
+        ),
+        Variable(
             "EMAIL_URL",
             "",
             "Mail server: smtp://user:password@host:587 (STARTTLS), smtps://…:465 (TLS), "

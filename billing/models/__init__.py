@@ -3,6 +3,12 @@
 from billing.models.accounts import Account, ApiKey, Membership
 from billing.models.audit import AuditEntry, AuditTrail
 from billing.models.corrections import BilledLateUsage, InvoiceAdjustment, UnbilledLateUsage
+from billing.models.credit_notes import (
+    Correction,
+    CorrectionLine,
+    CreditNote,
+    CreditNoteLine,
+)
 from billing.models.credits import CreditEntry, CreditGrant, TopUp
 from billing.models.desk import DeskCoverage, DeskDay, DeskRunning, DeskSlice
 from billing.models.discounts import DiscountRule
@@ -27,8 +33,12 @@ __all__ = [
     "AuditTrail",
     "BilledLateUsage",
     "Budget",
+    "Correction",
+    "CorrectionLine",
     "CreditEntry",
     "CreditGrant",
+    "CreditNote",
+    "CreditNoteLine",
     "DeskCoverage",
     "DeskDay",
     "DeskRunning",

@@ -5,16 +5,13 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import F, Q
 
-from billing.adjustments import Component, Unbilled
+from billing.adjustments import Unbilled
 from billing.models.accounts import Account
+from billing.models.credit_notes import COMPONENTS, METERS, CorrectionLine
 from billing.models.credits import CreditGrant
 from billing.models.invoice_lines import InvoiceLine
 from billing.models.invoices import Invoice
 from billing.rating import Unpriced
-from metering.meters import Meter
-
-METERS = [(meter.value, meter.value) for meter in Meter]
-COMPONENTS = [(component.value, component.value) for component in Component]
 
 
 class InvoiceAdjustment(models.Model):
@@ -27,6 +24,15 @@ class InvoiceAdjustment(models.Model):
     billing_period_end = models.DateTimeField()
     # Of credit: the grant that pays, or that has something back.
     grant = models.ForeignKey(CreditGrant, on_delete=models.PROTECT, null=True, blank=True)
+    # The line of a correction that was decided on and waited for this invoice. A void invoice
+    # lets it wait again.
+    correction_line = models.ForeignKey(
+        CorrectionLine,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="adjustments",
+    )
 
     class Meta:
         ordering = ("id",)

@@ -25,6 +25,13 @@ from billing.services.billing_run import (
 )
 from billing.services.budgets import tell_reached_budgets
 from billing.services.conservation import check_conservation
+from billing.services.corrections import (
+    Author,
+    CorrectionRefusedError,
+    needs_approval,
+    reject_correction,
+)
+from billing.services.credit_notes import credit_amount, credit_in_full, credit_lines
 from billing.services.credits import (
     ByHand,
     CreditRefusedError,
@@ -72,6 +79,7 @@ from billing.services.operator_keys import (
     revoke_operator_key,
 )
 from billing.services.prices import PriceBookRefusedError, copy_book, start_version
+from billing.services.rerating import approve_correction, difference_of, rerate
 from billing.services.run_reports import RunReport, Scope, is_month
 from billing.services.safety import SafetyBoundError, accept_amount
 from billing.services.subscriptions import (
@@ -103,8 +111,10 @@ from billing.usage_evidence import UsageNotConservedError
 __all__ = [
     "AccountRefusedError",
     "AgreedTerms",
+    "Author",
     "Because",
     "ByHand",
+    "CorrectionRefusedError",
     "CreditRefusedError",
     "Gift",
     "InvoiceNotReadyError",
@@ -126,6 +136,7 @@ __all__ = [
     "UsageUnpricedError",
     "accept_amount",
     "add_up_desk",
+    "approve_correction",
     "authenticate_api_key",
     "authenticate_operator_key",
     "cancel_subscription",
@@ -135,6 +146,10 @@ __all__ = [
     "check_conservation",
     "choose_plan",
     "copy_book",
+    "credit_amount",
+    "credit_in_full",
+    "credit_lines",
+    "difference_of",
     "draft_current_period",
     "draft_due_invoices",
     "draft_invoice",
@@ -158,14 +173,17 @@ __all__ = [
     "lock_account",
     "mark_paid",
     "mark_payment_failed",
+    "needs_approval",
     "note_unbilled_late_usage",
     "note_unpriced_usage",
     "open_account",
     "park_account",
     "rehearse_invoices",
     "reissue_invoice",
+    "reject_correction",
     "request_due_top_ups",
     "request_top_up",
+    "rerate",
     "resume_subscription",
     "retry_payment",
     "revoke_api_key",

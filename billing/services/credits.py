@@ -5,7 +5,7 @@ Every function that is given an account expects its row to be locked by the call
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -14,7 +14,6 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet, Sum
 
-from billing.adjustments import CreditMove
 from billing.copying import copy_in
 from billing.credits import CreditKind, Draw, draw, total_of, unearned_part
 from billing.facts import (
@@ -26,7 +25,13 @@ from billing.facts import (
     subscriptions_in,
 )
 from billing.fees import earned_credits
-from billing.models import Account, CreditEntry, CreditGrant, Invoice, Subscription
+from billing.models import (
+    Account,
+    CreditEntry,
+    CreditGrant,
+    Invoice,
+    Subscription,
+)
 from billing.money import Money
 from billing.own_facts import annotated
 from billing.services.accounts import lock_account
@@ -62,7 +67,7 @@ class ByHand:
     user_id: int | None = None
 
 
-_BY_ITSELF = ByHand()
+BY_ITSELF = ByHand()
 
 
 def grant_credit(
@@ -92,7 +97,7 @@ def grant_credit(
                 granted_at=now,
             )
             by = ByHand(user_id=granted_by_id)
-            _append(grant, CreditEntry.Kind.GRANT, amount, now=now, by=by)
+            append_entry(grant, CreditEntry.Kind.GRANT, amount, now=now, by=by)
         elif (grant.kind, _granted(grant)) != (gift.kind, amount.amount):
             raise CreditRefusedError(
                 f"reference {gift.reference!r} is {grant.kind} credit of {_granted(grant)} already."
@@ -108,7 +113,7 @@ def revoke_credit(grant_id: int, *, by: ByHand, now: datetime) -> None:
         account = lock_account(account_id)
         grant = CreditGrant.objects.get(pk=grant_id)
         left = balance_of_grant(grant, account.currency)
-        _append(grant, CreditEntry.Kind.REVOKE, -left, now=now, by=by)
+        append_entry(grant, CreditEntry.Kind.REVOKE, -left, now=now, by=by)
 
 
 def use_credit(account_id: UUID, amount: Decimal, *, by: ByHand, now: datetime) -> tuple[Draw, ...]:
@@ -148,7 +153,7 @@ def use_credit(account_id: UUID, amount: Decimal, *, by: ByHand, now: datetime) 
             )
         for drawn in draws:
             grant = _grant_of(account, drawn)
-            _append(grant, CreditEntry.Kind.USE, -drawn.amount, now=now, by=by)
+            append_entry(grant, CreditEntry.Kind.USE, -drawn.amount, now=now, by=by)
     return draws
 
 
@@ -192,7 +197,7 @@ def grant_period_credits(account: Account, period: Period, *, now: datetime) -> 
             },
         )
         if created:
-            _append(grant, CreditEntry.Kind.GRANT, earned, now=now)
+            append_entry(grant, CreditEntry.Kind.GRANT, earned, now=now)
 
 
 def grant_period_credits_of(accounts: Iterable[Account], *, now: datetime) -> None:
@@ -251,7 +256,7 @@ def revoke_unearned_credits(account: Account, period: Period, *, now: datetime) 
             earned=earned,
             balance=balance_of_grant(grant, account.currency),
         )
-        _append(grant, CreditEntry.Kind.REVOKE, -taken, now=now)
+        append_entry(grant, CreditEntry.Kind.REVOKE, -taken, now=now)
 
 
 def use_credits(paid: Iterable[tuple[Invoice, Iterable[Draw]]], *, now: datetime) -> None:
@@ -274,62 +279,6 @@ def use_credits(paid: Iterable[tuple[Invoice, Iterable[Draw]]], *, now: datetime
             )
         )
     copy_in(entries)
-
-
-def move_credits_of_late_usage(
-    account: Account, invoice: Invoice, moves: Sequence[CreditMove], *, now: datetime
-) -> None:
-    """Let an invoice use and return credit for the closed periods that it adjusts.
-
-    Raises CreditRefusedError when a grant holds less than that.
-    """
-    for credit_id in {move.credit.credit_id or 0 for move in moves}:
-        mine = [move for move in moves if move.credit.credit_id == credit_id]
-        grant = CreditGrant.objects.get(pk=credit_id, account=account)
-        for kind, amounts in (
-            (CreditEntry.Kind.RETURN, [move.returned for move in mine]),
-            (CreditEntry.Kind.RESTORE, [move.restored for move in mine]),
-            (CreditEntry.Kind.LATE_USE, [-(move.used + move.restored) for move in mine]),
-        ):
-            amount = Money.total(amounts, account.currency)
-            _append(grant, kind, amount, now=now, invoice=invoice)
-        if balance_of_grant(grant, account.currency).amount < 0:
-            raise CreditRefusedError(f"{grant} holds less than invoice {invoice} uses of it.")
-
-
-def refund_credits(account: Account, invoice: Invoice, *, now: datetime) -> None:
-    """Give back the credit that an invoice was paid with, and take back what it returned.
-
-    Safe to repeat. Raises CreditRefusedError when what it returned is spent already.
-    """
-    entries = CreditEntry.objects.filter(grant__account=account, invoice=invoice)
-    by_grant: dict[CreditGrant, dict[str, Decimal]] = {}
-    for entry in entries.select_related("grant"):
-        by_grant.setdefault(entry.grant, {})[entry.kind] = entry.amount
-    kinds, none = CreditEntry.Kind, Decimal(0)
-    for grant, amounts in by_grant.items():
-        if kinds.REFUND not in amounts:
-            paid = -amounts.get(kinds.USE, none) - amounts.get(kinds.LATE_USE, none)
-            refund = Money(paid, account.currency)
-            _append(grant, kinds.REFUND, refund, now=now, invoice=invoice)
-        if kinds.TAKE_BACK not in amounts and kinds.RETURN in amounts:
-            _take_back(grant, invoice, Money(amounts[kinds.RETURN], account.currency), now=now)
-
-
-def _take_back(grant: CreditGrant, invoice: Invoice, returned: Money, *, now: datetime) -> None:
-    """Take back what an invoice returned, of what is left or has expired since."""
-    lapsed = grant.entries.filter(kind__in=[CreditEntry.Kind.EXPIRE, CreditEntry.Kind.RESTORE])
-    expired = -(lapsed.aggregate(lapsed=Sum("amount"))["lapsed"] or Decimal(0))
-    missing = returned - balance_of_grant(grant, returned.currency)
-    if missing.amount > expired:
-        raise CreditRefusedError(
-            f"Invoice {invoice} returned {returned} to {grant}, which are spent since. "
-            "Write a credit note instead."
-        )
-    if missing.amount > 0:
-        by = ByHand(reason=f"Void of {invoice}", reference=f"void:{invoice.pk}")
-        _append(grant, CreditEntry.Kind.RESTORE, missing, now=now, by=by)
-    _append(grant, CreditEntry.Kind.TAKE_BACK, -returned, now=now, invoice=invoice)
 
 
 def expire_credits(account: Account, *, now: datetime) -> None:
@@ -429,16 +378,17 @@ def _granted(grant: CreditGrant) -> Decimal:
     return amounts.aggregate(granted=Sum("amount"))["granted"] or Decimal(0)
 
 
-def _append(
+def append_entry(
     grant: CreditGrant,
     kind: CreditEntry.Kind,
     amount: Money,
     *,
     now: datetime,
     invoice: Invoice | None = None,
-    by: ByHand = _BY_ITSELF,
+    by: ByHand = BY_ITSELF,
 ) -> None:
-    if amount:  # The ledger has no lines about nothing.
+    """Write a line of the ledger; none about nothing."""
+    if amount:
         CreditEntry.objects.create(
             grant=grant,
             kind=kind,

@@ -20,12 +20,8 @@ from billing.models import (
 )
 from billing.models.invoices import Series
 from billing.parties import as_json, buyer_of, seller_party
-from billing.services.credits import (
-    Gift,
-    grant_credit,
-    move_credits_of_late_usage,
-    use_credits,
-)
+from billing.services.credit_moves import move_credits_of_late_usage
+from billing.services.credits import Gift, grant_credit, use_credits
 from billing.services.lifecycle import Because
 from billing.services.numbering import take_numbers
 from billing.services.statements import FIGURES, replace_statements

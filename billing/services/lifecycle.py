@@ -10,9 +10,9 @@ from datetime import datetime
 from django.db import transaction
 
 from billing.lifecycle import InvoiceStatus, TransitionRefusedError, refuse_transition
-from billing.models import Account, Invoice, InvoiceTransition
+from billing.models import Account, Correction, Invoice, InvoiceTransition
 from billing.services.accounts import lock_account
-from billing.services.credits import refund_credits
+from billing.services.credit_moves import refund_credits
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,15 @@ def write_off(invoice_id: int, *, because: Because, now: datetime) -> Invoice:
 def void_invoice(invoice_id: int, *, because: Because, now: datetime) -> Invoice:
     """Take an invoice back: it asks for nothing, and the credit it used is there again.
 
-    Its number stays used. One whose remainder became credit was paid at once, and stays. Safe to
-    repeat. Raises TransitionRefusedError, Invoice.DoesNotExist.
+    Its number stays used. One whose remainder became credit was paid at once, and stays, as does
+    one that is corrected. Safe to repeat. Raises TransitionRefusedError, CreditRefusedError,
+    Invoice.DoesNotExist.
     """
     with _locked(invoice_id) as (account, invoice):
         if invoice.status == Invoice.Status.VOID:
             return invoice
+        if made := invoice.corrections.exclude(status=Correction.Status.REJECTED).first():
+            raise TransitionRefusedError(f"It is corrected: {made}, {made.status}.")
         record_transition(invoice, InvoiceStatus.VOID, because=because, now=now)
         if invoice.number:
             refund_credits(account, invoice, now=now)

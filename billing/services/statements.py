@@ -149,6 +149,11 @@ def has_lines(statement: Statement) -> bool:
     return bool(statement.fees or statement.rating.lines or statement.adjustments)
 
 
+def lines_of(statement: Statement) -> list[InvoiceLine]:
+    """Return the lines that an invoice of the statement has, not saved and of no invoice."""
+    return _rows_of(Invoice(), statement).lines
+
+
 def discard_drafts(drafts: Sequence[Invoice]) -> None:
     """Delete drafts with all that hangs on them."""
     _clear(drafts)
@@ -328,6 +333,7 @@ def _adjustment(line: InvoiceLine, adjustment: Adjustment) -> InvoiceAdjustment:
         billing_period_start=adjustment.billing_period.start,
         billing_period_end=adjustment.billing_period.end,
         grant_id=adjustment.credit_id,
+        correction_line_id=adjustment.correction_line_id,
     )
 
 

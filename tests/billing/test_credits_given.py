@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from billing import services
 from billing.credits import CreditKind
 from billing.models import Account, CreditEntry, CreditGrant, Invoice, Plan, TopUp
-from billing.services.credits import refund_credits
+from billing.services.credit_moves import refund_credits
 from metering.period import Period
 from tests.billing.usage import (
     AFTER_MAY,
