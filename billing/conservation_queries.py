@@ -62,7 +62,11 @@ def conservation_of(
 
 
 def rows_of(invoices: Sequence[Invoice], *, now: datetime) -> dict[int, InvoiceRows]:
-    """Return the saved rows of the invoices by their keys."""
+    """Return the saved rows of the invoices by their keys; figures are those of the instances.
+
+    So an invoice that is being issued can be looked at before it has its number: with its
+    evidence sealed, it is what the ledger says that paid it, and of a draft what it says itself.
+    """
     lines = _by_invoice(InvoiceLine.objects.filter(invoice__in=invoices).order_by("position"))
     places = {
         line.pk: (invoice_id, line.position) for invoice_id in lines for line in lines[invoice_id]
@@ -88,8 +92,8 @@ def rows_of(invoices: Sequence[Invoice], *, now: datetime) -> dict[int, InvoiceR
             parts=parts[invoice.pk],
             discounts=discounts.get(invoice.pk, []),
             evidence=evidence[invoice.pk] if invoice.evidence_hash else None,
-            credits_used=used[invoice.pk, False] if invoice.number else invoice.credits_used,
-            prepaid_used=used[invoice.pk, True] if invoice.number else invoice.prepaid_used,
+            credits_used=used[invoice.pk, False] if _is_paid(invoice) else invoice.credits_used,
+            prepaid_used=used[invoice.pk, True] if _is_paid(invoice) else invoice.prepaid_used,
             unexplained=frozenset(
                 position for invoice_id, position in unexplained if invoice_id == invoice.pk
             ),
@@ -130,6 +134,11 @@ def unexplained_lines(rows: Iterable[tuple[K, Meter, CounterRow]], *, now: datet
 def mismatch_count() -> int:
     """Return how many final invoices did not add up at the last look."""
     return InvoiceMismatch.objects.count()
+
+
+def _is_paid(invoice: Invoice) -> bool:
+    """Return whether the credit that it uses is in the ledger by now."""
+    return bool(invoice.number or invoice.evidence_hash)
 
 
 def _difference(row: CounterRow) -> int:

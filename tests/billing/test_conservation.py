@@ -22,7 +22,12 @@ from billing.conservation import (
     refuse_unconserved,
     state_conservation,
 )
-from billing.conservation_queries import conservation_of, unexplained_lines
+from billing.conservation_queries import (
+    conservation_of,
+    hash_of_evidence,
+    rows_of,
+    unexplained_lines,
+)
 from billing.models import DiscountRule, Invoice, InvoiceMismatch, Price
 from metering.meters import GB, Meter
 from metering.models import CounterReset, LifeReading
@@ -334,6 +339,19 @@ def test_evidence_is_held_against_the_invoices_hash(seal: str) -> None:
     issue(invoice, **({"evidence_hash": seal} if seal else {}))
     statement = conservation_of([invoice.pk], now=AFTER_MAY)[invoice.pk]
     assert (statement.has_evidence, statement.holds) == (True, not seal)
+
+
+@pytest.mark.django_db
+def test_an_invoice_that_is_being_issued_is_held_against_the_ledger() -> None:
+    cpu = usage_line(Meter.CPU, 3600 * CPU_S, "3.60", unit_price=Decimal("0.001"))
+    invoice = draft_of(open_account(), [(cpu, [Used("sbx-1", 3600 * CPU_S)], ())])
+    for name in ("usage_fee", "credits_used"):
+        setattr(invoice, name, Decimal("3.60"))
+    assert state_conservation(rows_of([invoice], now=AFTER_MAY)[invoice.pk]).holds
+
+    invoice.evidence_hash = hash_of_evidence(["0" * 64])
+    with pytest.raises(NotConservedError, match="credits_used: is 3.60, should be 0"):
+        refuse_unconserved(rows_of([invoice], now=AFTER_MAY)[invoice.pk])
 
 
 @pytest.mark.django_db
