@@ -10,9 +10,11 @@ from rest_framework import serializers
 from rest_framework.authentication import SessionAuthentication
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from billing.operator_access import IsOperatorOrLooks, OperatorKeyAuthentication
+from billing import services
+from billing.operator_access import IsOperator, IsOperatorOrLooks, OperatorKeyAuthentication
 from billing.reports.catalogue import REPORTS, Asked, Report, ReportRefusedError, ask
 from billing.reports.writing import CONTENT_TYPES, Format, write
 
@@ -58,6 +60,51 @@ class UsageReport(APIView):
         except ReportRefusedError as error:
             raise serializers.ValidationError({error.field: [error.message]}) from None
         return download(report, asked, Format(said["format"]))
+
+
+BATCHES_A_REQUEST = 8
+"""A few seconds' work; a caller asks again while there is more."""
+
+
+class GenerateInvoicesBody(serializers.Serializer[Any]):
+    """Which invoices to generate. Nothing given: all that are due."""
+
+    period = serializers.CharField(max_length=7, required=False, default="")
+    accounts = serializers.ListField(
+        child=serializers.UUIDField(), max_length=1_000, required=False, default=list
+    )
+    dry_run = serializers.BooleanField(required=False, default=False)
+
+    def validate_period(self, period: str) -> str:
+        """Return the month. Raises ValidationError."""
+        if period and not services.is_month(period):
+            raise serializers.ValidationError(f"{period!r} is not a month. Write it as in 2026-10.")
+        return period
+
+
+class GenerateInvoices(APIView):
+    """The billing run, at an operator's word."""
+
+    authentication_classes = (OperatorKeyAuthentication,)
+    permission_classes = (IsOperator,)
+    schema = None
+
+    def post(self, request: Request) -> Response:
+        """Draft and finalise what is due, and return what was done. Safe to repeat."""
+        body = GenerateInvoicesBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        said, now = body.validated_data, datetime.now(UTC)
+        scope = services.Scope(tuple(said["accounts"]), said["period"])
+        if said["dry_run"]:
+            report = services.rehearse_invoices(scope, now=now)
+        else:
+            report = services.generate_invoices(
+                scope,
+                now=now,
+                because=services.Because(f"Billing run by {request.user}"),
+                batches=BATCHES_A_REQUEST,
+            )
+        return Response(report.as_json())
 
 
 def download(report: Report, asked: Asked, form: Format) -> StreamingHttpResponse:

@@ -4,12 +4,13 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from billing.operator_views import UsageReport
+from billing.operator_views import GenerateInvoices, UsageReport
 from soulbox.metrics import metrics
 
 urlpatterns: list[URLPattern | URLResolver] = [
     # The operator's routes stand before the admin, which would send a program to its log-in page.
     path("admin/usage-report", UsageReport.as_view(), name="usage-report"),
+    path("admin/generate-invoices", GenerateInvoices.as_view(), name="generate-invoices"),
     path("admin/reports/", include("billing.admin.reports")),
     path("admin/two-factor/", include("soulbox.staff.urls")),
     path("admin/", admin.site.urls),

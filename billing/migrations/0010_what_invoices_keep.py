@@ -354,6 +354,20 @@ class Migration(migrations.Migration):
                 fields=("series", "year"), name="series_has_one_counter_a_year"
             ),
         ),
+        migrations.RemoveIndex(
+            model_name="invoice",
+            name="drafts_by_last_try",
+        ),
+        migrations.AddIndex(
+            model_name="invoice",
+            index=models.Index(
+                models.OrderBy(models.F("tried_at"), nulls_first=True),
+                models.F("finalise_after"),
+                models.F("id"),
+                condition=models.Q(("status", "draft")),
+                name="drafts_by_last_try",
+            ),
+        ),
         migrations.RunSQL(KEEP_COUNTING, migrations.RunSQL.noop),
         migrations.DeleteModel(
             name="InvoiceSeries",

@@ -207,8 +207,11 @@ class Invoice(models.Model):
             has_known_currency("invoice_currency_is_one_of_iso_4217"),
         )
         indexes = (
+            # As the billing run goes through them: those that were never tried come first.
             models.Index(
-                fields=["tried_at", "finalise_after"],
+                F("tried_at").asc(nulls_first=True),
+                "finalise_after",
+                "id",
                 condition=Q(status="draft"),
                 name="drafts_by_last_try",
             ),

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import OperationalError, connection, transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
 from billing.copying import update_rows
 from billing.facts import AccountPeriod, facts_of
@@ -30,6 +30,7 @@ from billing.services.finalising import (
     close_periods,
 )
 from billing.services.invoices import BILLING_RUN, draft_invoice, finalise_invoice
+from billing.services.lifecycle import Because
 from billing.services.run_reports import EVERYTHING, RunReport, Scope
 from billing.services.statements import new_draft, note_unpriced_of, write_new_statements
 from billing.services.trying import park, try_account
@@ -61,10 +62,20 @@ def finalise_due_invoices(now: datetime) -> int:
     return _run(partial(_finalise_batch, EVERYTHING, now)).closed
 
 
-def generate_invoices(scope: Scope, *, now: datetime) -> RunReport:
-    """Draft and finalise all that is due in `scope`, as the sweeps do. Safe to repeat."""
-    report = _run(partial(_draft_batch, scope, now))
-    return report.add([_run(partial(_finalise_batch, scope, now))])
+def generate_invoices(
+    scope: Scope,
+    *,
+    now: datetime,
+    because: Because = BILLING_RUN,
+    batches: int = BATCHES_A_SWEEP,
+) -> RunReport:
+    """Draft and finalise what is due in `scope`, as the sweeps do; so many batches of each.
+
+    Safe to repeat, and to be repeated while the report has more.
+    """
+    drafted = _run(partial(_draft_batch, scope, now), batches)
+    finalised = _run(partial(_finalise_batch, scope, now, because=because), batches)
+    return RunReport.of([drafted, finalised])
 
 
 def rehearse_invoices(scope: Scope, *, now: datetime) -> RunReport:
@@ -83,12 +94,10 @@ def rehearse_invoices(scope: Scope, *, now: datetime) -> RunReport:
     return report
 
 
-def _run(batch: Callable[[RunReport], bool]) -> RunReport:
+def _run(batch: Callable[[RunReport], bool], batches: int = BATCHES_A_SWEEP) -> RunReport:
     """Do batches until nothing is left to claim, or enough is done for one sweep."""
     report = RunReport()
-    for _ in range(BATCHES_A_SWEEP):
-        if not batch(report):
-            break
+    report.has_more = all(batch(report) for _ in range(batches))
     return report
 
 
@@ -98,7 +107,7 @@ def _draft_batch(scope: Scope, now: datetime, report: RunReport) -> bool:
     failed: list[tuple[UUID, Exception]] = []
     try:
         with _held():
-            claimed += _claim_accounts(scope, now)
+            claimed += _claim_accounts(scope, report, now)
             drafts = _state(claimed, failed, now=now)
             write_new_statements(drafts, now=now)
             note_unpriced_of([(i.account, i.period, s.rating) for i, s in drafts], now=now)
@@ -108,20 +117,22 @@ def _draft_batch(scope: Scope, now: datetime, report: RunReport) -> bool:
         for account in claimed:
             work = partial(draft_invoice, account.pk, period=account.open_period, now=now)
             report.drafted += try_account(account.pk, work, report, now=now)
-        return False
+        return True
     report.drafted += len(drafts)
     for account_id, failure in failed:
         park(account_id, failure, report, now=now)
-    return bool(claimed)
+    return not report.is_through
 
 
-def _finalise_batch(scope: Scope, now: datetime, report: RunReport) -> bool:
+def _finalise_batch(
+    scope: Scope, now: datetime, report: RunReport, *, because: Because = BILLING_RUN
+) -> bool:
     """Finalise a batch of drafts; return whether there may be another."""
     claimed: list[Closing] = []
     try:
         with _held():
             claimed += _claim_drafts(scope, report.tried, now)
-            outcome = close_periods(claimed, because=BILLING_RUN, now=now)
+            outcome = close_periods(claimed, because=because, now=now)
             _note_waiting(outcome.waiting, now=now)
             # The others are done again without these: nothing of a failed account stays.
             outcome.refuse_failed()
@@ -133,7 +144,7 @@ def _finalise_batch(scope: Scope, now: datetime, report: RunReport) -> bool:
         if not _is_of_an_account(error):
             return False
         for closing in claimed:
-            _finalise_one(closing, report, now=now)
+            _finalise_one(closing, report, because=because, now=now)
         return False
     report.finalised += len(outcome.final)
     report.empty += len(outcome.empty)
@@ -145,9 +156,9 @@ def _finalise_batch(scope: Scope, now: datetime, report: RunReport) -> bool:
     return bool(claimed)
 
 
-def _finalise_one(closing: Closing, report: RunReport, *, now: datetime) -> None:
+def _finalise_one(closing: Closing, report: RunReport, *, because: Because, now: datetime) -> None:
     def finalise() -> None:
-        invoice = finalise_invoice(closing.draft.pk, now=now)
+        invoice = finalise_invoice(closing.draft.pk, because=because, now=now)
         if invoice is None:
             report.empty += 1
         else:
@@ -191,10 +202,27 @@ def _due(scope: Scope, now: datetime) -> QuerySet[Account]:
     return scope.accounts().filter(~Exists(drafted), open_period_end__lte=now)
 
 
-def _claim_accounts(scope: Scope, now: datetime) -> list[Account]:
-    """Lock accounts that nobody holds and whose open period is over and has no draft."""
-    due = _due(scope, now).order_by("open_period_end")
-    accounts = list(due.select_for_update(skip_locked=True, of=("self",))[:ACCOUNTS_A_BATCH])
+def _claim_accounts(scope: Scope, report: RunReport, now: datetime) -> list[Account]:
+    """Lock accounts that nobody holds and whose open period is over and has no draft.
+
+    A run goes through them once: those it has passed are drafted by now, or another's.
+    """
+    due = _due(scope, now)
+    if report.passed:
+        ended_at, key = report.passed
+        due = due.filter(
+            Q(open_period_end__gt=ended_at) | Q(open_period_end=ended_at, pk__gt=key),
+            open_period_end__gte=ended_at,
+        )
+    accounts = list(
+        due.order_by("open_period_end", "pk").select_for_update(skip_locked=True, of=("self",))[
+            :ACCOUNTS_A_BATCH
+        ]
+    )
+    if accounts:
+        report.passed = accounts[-1].open_period_end, accounts[-1].pk
+    else:
+        report.is_through = True
     # Looked at again under the locks: another worker may have been quicker.
     undrafted = _due(scope, now).filter(pk__in=[account.pk for account in accounts])
     keys = set(undrafted.values_list("pk", flat=True))
@@ -211,7 +239,7 @@ def _claim_drafts(scope: Scope, tried: set[int], now: datetime) -> list[Closing]
         .filter(finalise_after__lte=now)
         .exclude(pk__in=tried)
         .select_related("account")
-        .order_by(F("tried_at").asc(nulls_first=True), "finalise_after")
+        .order_by(F("tried_at").asc(nulls_first=True), "finalise_after", "pk")
     )
     drafts = list(due.select_for_update(skip_locked=True, of=("account",))[:ACCOUNTS_A_BATCH])
     still = Invoice.objects.filter(

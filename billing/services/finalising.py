@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 import metering.queries
 import metering.services
 from billing.copying import update_rows
-from billing.facts import AccountPeriod, facts_of, schedule_of
+from billing.facts import AccountPeriod, facts_of
 from billing.models import Account, Invoice
 from billing.rating import BY_DESIGN, Rating
 from billing.services.credits import (
@@ -100,7 +101,7 @@ def close_periods(closings: Sequence[Closing], *, because: Because, now: datetim
         due,
         because=because,
         now=now,
-        before_numbering=lambda: _open_next_periods([i.account for i in issues], now=now),
+        before_numbering=partial(_open_next_periods, issues, now=now),
     )
     outcome.final = [issue.invoice for issue in due]
     outcome.empty = [issue.invoice for issue in empty]
@@ -171,12 +172,12 @@ def _checked(evidence: Evidence | UsageNotConservedError) -> Evidence:
     return evidence
 
 
-def _open_next_periods(accounts: Iterable[Account], *, now: datetime) -> None:
+def _open_next_periods(issues: Sequence[Issue], *, now: datetime) -> None:
     """Open each account's next period, in its new cycle if one takes over there."""
-    accounts = list(accounts)
-    for account in accounts:
-        closed_until = account.open_period_end
-        following = schedule_of(account).starting(closed_until)
+    accounts = [issue.account for issue in issues]
+    for issue in issues:
+        account, closed_until = issue.account, issue.account.open_period_end
+        following = issue.statement.facts.schedule.starting(closed_until)
         account.open_period_start, account.open_period_end = following.start, following.end
         if account.cycle_changes_at and account.cycle_changes_at <= closed_until:
             _take_next_cycle(account)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from django.db.models import CharField, F, Func, QuerySet, Value
@@ -39,9 +41,7 @@ class Scope:
 
     def drafts(self) -> QuerySet[Invoice]:
         """Return the drafts in the scope of accounts that are not parked."""
-        drafts = Invoice.objects.filter(
-            account__parked_reason="", status=Invoice.Status.DRAFT, number__isnull=True
-        )
+        drafts = Invoice.objects.filter(account__parked_reason="", status=Invoice.Status.DRAFT)
         if self.account_ids:
             drafts = drafts.filter(account__in=self.account_ids)
         if self.month:
@@ -64,11 +64,16 @@ class RunReport:
     empty: int = 0
     waiting_count: int = 0
     parked_count: int = 0
+    # It ended before it was through.
+    has_more: bool = False
     totals: dict[str, Decimal] = field(default_factory=dict)
     waiting: list[tuple[UUID, str]] = field(default_factory=list)
     parked: list[tuple[UUID, str]] = field(default_factory=list)
     # Drafts that were looked at and have to wait.
     tried: set[int] = field(default_factory=set)
+    # The last account that was claimed to be drafted: when its open period ended, and its key.
+    passed: tuple[datetime, UUID] | None = None
+    is_through: bool = False
 
     @property
     def closed(self) -> int:
@@ -91,19 +96,38 @@ class RunReport:
         if len(self.parked) < MOST_NAMED:
             self.parked.append((account_id, reason))
 
-    def add(self, others: Iterable[RunReport]) -> RunReport:
-        """Count what other runs did as well."""
-        for other in others:
-            self.drafted += other.drafted
-            self.finalised += other.finalised
-            self.empty += other.empty
-            self.waiting_count += other.waiting_count
-            self.parked_count += other.parked_count
-            for currency, amount in other.totals.items():
-                self.add_total(Money(amount, currency))
-            self.waiting = [*self.waiting, *other.waiting][:MOST_NAMED]
-            self.parked = [*self.parked, *other.parked][:MOST_NAMED]
-        return self
+    @classmethod
+    def of(cls, parts: Iterable[RunReport]) -> RunReport:
+        """Return what several runs did together."""
+        whole = cls()
+        for part in parts:
+            whole.drafted += part.drafted
+            whole.finalised += part.finalised
+            whole.empty += part.empty
+            whole.waiting_count += part.waiting_count
+            whole.parked_count += part.parked_count
+            whole.has_more |= part.has_more
+            for currency, amount in part.totals.items():
+                whole.add_total(Money(amount, currency))
+            whole.waiting = [*whole.waiting, *part.waiting][:MOST_NAMED]
+            whole.parked = [*whole.parked, *part.parked][:MOST_NAMED]
+        return whole
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report for programs: counts, totals as text, and who waits or is parked."""
+        return {
+            "drafted": self.drafted,
+            "finalised": self.finalised,
+            "closed_without_invoice": self.empty,
+            "totals": {
+                currency: Money(amount, currency).text for currency, amount in self.totals.items()
+            },
+            "waiting_count": self.waiting_count,
+            "waiting": [{"account": str(key), "for": reason} for key, reason in self.waiting],
+            "parked_count": self.parked_count,
+            "parked": [{"account": str(key), "reason": reason} for key, reason in self.parked],
+            "has_more": self.has_more,
+        }
 
 
 def _local_month(time_zone: F, moment: F) -> Func:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from django.conf import settings
+from django.db.models import Model
 
 from billing.adjustments import Adjustment, Component
 from billing.charges import ChargePart, PartKind, PerUnit
@@ -117,6 +118,13 @@ def replace_statements(
     for invoice, statement in drafts:
         _set_figures(invoice, statement, now=now)
     return _copy_rows(drafts)
+
+
+def unsaved_rows(invoice: Invoice, statement: Statement, *, now: datetime) -> list[Model]:
+    """Return a new draft and what hangs on it, in the order in which the rows can be saved."""
+    _set_figures(invoice, statement, now=now)
+    rows = _rows_of(invoice, statement)
+    return [invoice, *rows.lines, *rows.parts, *rows.discounts, *rows.adjustments]
 
 
 def write_new_statements(drafts: Sequence[tuple[Invoice, Statement]], *, now: datetime) -> None:
