@@ -350,7 +350,7 @@ def test_an_invoice_that_is_being_issued_is_held_against_the_ledger() -> None:
     assert state_conservation(rows_of([invoice], now=AFTER_MAY)[invoice.pk]).holds
 
     invoice.evidence_hash = hash_of_evidence(["0" * 64])
-    with pytest.raises(NotConservedError, match="credits_used: is 3.60, should be 0"):
+    with pytest.raises(NotConservedError, match=r"credits_used: is 3\.60, should be 0"):
         refuse_unconserved(rows_of([invoice], now=AFTER_MAY)[invoice.pk])
 
 
