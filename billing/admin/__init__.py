@@ -3,6 +3,7 @@
 import billing.admin.accounts
 import billing.admin.api_keys
 import billing.admin.audit_trail
+import billing.admin.corrections
 import billing.admin.credits
 import billing.admin.desk
 import billing.admin.discounts

@@ -32,9 +32,11 @@ from unfold.widgets import (  # type: ignore[import-untyped]
 )
 
 from billing import services
+from billing.credit_notes import CreditNoteRefusedError
 from billing.history import UsageNotKeptError
 from billing.lifecycle import TransitionRefusedError
 from billing.money import Money
+from billing.services.differences import NotPricedError
 from metering.pages import ModelAdmin, ModelForm, Page
 
 M = TypeVar("M", bound=Model)
@@ -43,12 +45,15 @@ Work = Callable[[Mapping[str, Any]], str]
 
 REFUSALS = (
     services.AccountRefusedError,
+    services.CorrectionRefusedError,
     services.CreditRefusedError,
     services.MessageRefusedError,
     services.PriceBookRefusedError,
     services.SubscriptionRefusedError,
     services.TopUpRefusedError,
     services.UsageUnpricedError,
+    CreditNoteRefusedError,
+    NotPricedError,
     TransitionRefusedError,
     UsageNotKeptError,
 )

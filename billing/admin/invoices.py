@@ -22,6 +22,7 @@ from billing.admin.asking import (
     price_text,
     text_field,
 )
+from billing.admin.corrections import CorrectionRows, CreditNoteRows, InvoiceCorrections
 from billing.admin.invoice_documents import ExplainedLines, InvoiceDocuments
 from billing.admin.invoice_list import InvoiceList
 from billing.charges import PartKind
@@ -184,7 +185,9 @@ class InvoiceCreditRows(ReadOnlyRows[CreditEntry, Invoice]):
 
 
 @admin.register(Invoice)
-class InvoiceAdmin(InvoiceDocuments, InvoiceList, WithButtons, ReadOnlyPage[Invoice]):
+class InvoiceAdmin(
+    InvoiceDocuments, InvoiceList, InvoiceCorrections, WithButtons, ReadOnlyPage[Invoice]
+):
     """Invoices. Their figures come from the services; a person says when."""
 
     own_subscription_fee = money("subscription_fee")
@@ -209,9 +212,24 @@ class InvoiceAdmin(InvoiceDocuments, InvoiceList, WithButtons, ReadOnlyPage[Invo
         "waiting_for",
     )
     date_hierarchy = "period_start"
-    inlines = (InvoiceLineRows, InvoiceDiscountRows, InvoiceCreditRows, InvoiceTransitionRows)
+    inlines = (
+        InvoiceLineRows,
+        InvoiceDiscountRows,
+        InvoiceCreditRows,
+        CreditNoteRows,
+        CorrectionRows,
+        InvoiceTransitionRows,
+    )
     actions = ("draft_again", "finalise")
-    actions_detail = ("mark_paid", "retry_payment", "write_off", "void", "issue_again")
+    actions_detail = (
+        "mark_paid",
+        "retry_payment",
+        "write_off",
+        "void",
+        "issue_again",
+        "credit",
+        "re_rate",
+    )
     fieldsets = (
         (
             None,

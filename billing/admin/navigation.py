@@ -37,7 +37,10 @@ GROUPS: Mapping[str, Iterable[Entry]] = {
     ),
     "Invoices": (
         _list_of("Invoices", "receipt_long", "billing.invoice"),
+        _list_of("Credit notes", "receipt", "billing.creditnote"),
+        _list_of("Corrections", "rule", "billing.correction"),
         _list_of("Unpriced usage", "money_off", "billing.unpricedusage"),
+        _list_of("Unbilled late usage", "schedule", "billing.unbilledlateusage"),
         _list_of("Mail messages", "mail", "billing.mailmessage"),
         Entry("Reports", "summarize", "reports", SEES_REPORTS),
     ),

@@ -8,6 +8,7 @@ import pytest
 READERS_OF_THE_CLOCK = (
     "billing.admin.accounts",
     "billing.admin.api_keys",
+    "billing.admin.corrections",
     "billing.admin.credits",
     "billing.admin.invoices",
     "billing.admin.messages",
