@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+from billing.conservation import NotConservedError
 from billing.rating import Rating
 from metering.evidence import LifeEvidence, evidence_of_spans
 from metering.meters import Meter
@@ -15,7 +16,7 @@ Evidence = Mapping[tuple[Period, Meter], Sequence[LifeEvidence]]
 """What each life used, by a usage line's own span and meter."""
 
 
-class UsageNotConservedError(Exception):
+class UsageNotConservedError(NotConservedError):
     """What the lines charge for and what was measured differ; nothing may be invoiced."""
 
 

@@ -23,10 +23,10 @@ from billing.facts import AccountPeriod, facts_of
 from billing.history import BILLING_A_PERIOD
 from billing.models import Account, Invoice
 from billing.money import Money
+from billing.services.conserving import SomeFailedError
 from billing.services.finalising import (
     Closing,
     InvoiceNotReadyError,
-    SomeFailedError,
     close_periods,
 )
 from billing.services.invoices import BILLING_RUN, draft_invoice, finalise_invoice

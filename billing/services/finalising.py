@@ -14,12 +14,13 @@ from billing.copying import update_rows
 from billing.facts import AccountPeriod, facts_of
 from billing.models import Account, Invoice
 from billing.rating import BY_DESIGN, Rating
+from billing.services.conserving import Issue, SomeFailedError
 from billing.services.credits import (
     expire_credits_of,
     grant_period_credits_of,
     revoke_unearned_credits_of,
 )
-from billing.services.issuing import Issue, issue_invoices
+from billing.services.issuing import issue_invoices
 from billing.services.lifecycle import Because
 from billing.services.safety import SafetyBoundError, past_highest, refuse_out_of_bounds
 from billing.services.statements import discard_drafts, has_lines, note_unpriced_of
@@ -35,14 +36,6 @@ class InvoiceNotReadyError(Exception):
 
 class UsageUnpricedError(Exception):
     """Usage that should be charged has no price, by a mistake of the price book."""
-
-
-class SomeFailedError(Exception):
-    """Accounts failed, with what."""
-
-    def __init__(self, failed: Sequence[tuple[UUID, Exception]]) -> None:
-        super().__init__(f"{len(failed)} accounts failed.")
-        self.failed = failed
 
 
 @dataclass(frozen=True, slots=True)

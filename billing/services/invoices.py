@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from uuid import UUID
@@ -13,9 +15,10 @@ from billing.lifecycle import TransitionRefusedError
 from billing.models import Account, Invoice, InvoiceLine
 from billing.periods import Schedule
 from billing.services.accounts import lock_account
+from billing.services.conserving import Issue, SomeFailedError
 from billing.services.credits import expire_credits
 from billing.services.finalising import Closing, close_periods, refuse_unpriced
-from billing.services.issuing import Issue, issue_invoices
+from billing.services.issuing import issue_invoices
 from billing.services.lifecycle import Because, void_invoice
 from billing.services.statements import (
     has_lines,
@@ -82,7 +85,7 @@ def finalise_invoice(
     Returns None when there is nothing to invoice; the draft is gone then and the period closed
     without one. A total of zero is paid at once. Safe to repeat: a final invoice is returned
     as it is. Raises Invoice.DoesNotExist, InvoiceNotReadyError, UsageUnpricedError,
-    UsageNotConservedError, SafetyBoundError.
+    NotConservedError, SafetyBoundError.
     """
     account_id = Invoice.objects.values_list("account_id", flat=True).get(pk=invoice_id)
     with transaction.atomic():
@@ -91,9 +94,11 @@ def finalise_invoice(
         invoice = Invoice.objects.get(pk=invoice_id)
         if invoice.status != Invoice.Status.DRAFT:
             return invoice
-        outcome = close_periods([Closing(account, invoice)], because=because, now=now)
-        for _, error in (*outcome.waiting, *outcome.failed):
-            raise error
+        with _of_one_account():
+            outcome = close_periods([Closing(account, invoice)], because=because, now=now)
+            outcome.refuse_failed()
+        for _, reason in outcome.waiting:
+            raise reason
     return outcome.final[0] if outcome.final else None
 
 
@@ -130,13 +135,24 @@ def reissue_invoice(invoice_id: int, *, because: Because, now: datetime) -> Invo
         [evidence] = read_evidence([(account.pk, old.period, statement.rating)])
         if isinstance(evidence, UsageNotConservedError):
             raise evidence
-        issue_invoices(
-            [Issue(account, invoice, statement, evidence)],
-            because=because,
-            now=now,
-            before_numbering=partial(expire_credits, account, now=now),
-        )
+        with _of_one_account():
+            issue_invoices(
+                [Issue(account, invoice, statement, evidence)],
+                because=because,
+                now=now,
+                before_numbering=partial(expire_credits, account, now=now),
+            )
     return invoice
+
+
+@contextmanager
+def _of_one_account() -> Iterator[None]:
+    """Raise what the one account failed with."""
+    try:
+        yield
+    except SomeFailedError as some:
+        [(_, error)] = some.failed
+        raise error from None
 
 
 def _charged_on(invoice: Invoice) -> dict[Meter, int]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
 
+from billing.conservation_queries import hash_of_evidence
 from billing.copying import copy_in, update_rows
 from billing.credits import CreditKind
 from billing.models import (
-    Account,
     Invoice,
     InvoiceEvidence,
     InvoiceLine,
@@ -20,12 +18,12 @@ from billing.models import (
 )
 from billing.models.invoices import Series
 from billing.parties import as_json, buyer_of, seller_party
+from billing.services.conserving import Issue, refuse_unconserved_issues
 from billing.services.credit_moves import move_credits_of_late_usage
 from billing.services.credits import Gift, grant_credit, use_credits
 from billing.services.lifecycle import Because
 from billing.services.numbering import take_numbers
 from billing.services.statements import FIGURES, replace_statements
-from billing.statement import Statement
 from billing.usage_evidence import Evidence
 from metering.evidence import LifeEvidence
 from metering.meters import Meter
@@ -39,16 +37,6 @@ _PRINTED = (
 _FINAL = ("number", "status", "finalised_at", "paid_at", "waiting_for")
 
 
-@dataclass(frozen=True, slots=True)
-class Issue:
-    """An invoice to be issued: its row is there, as a draft, and its account's is locked."""
-
-    account: Account
-    invoice: Invoice
-    statement: Statement
-    evidence: Evidence
-
-
 def issue_invoices(
     issues: Sequence[Issue],
     *,
@@ -59,18 +47,20 @@ def issue_invoices(
     """Make drafts final, in a fixed number of queries, inside the caller's transaction.
 
     `before_numbering` is done in between, because numbers come last: their counter stays locked
-    to the commit, for everybody.
+    to the commit, for everybody. Raises SomeFailedError naming the accounts whose invoices do not
+    add up.
     """
     for issue in issues:
         _print_on(issue, now=now)
-    lines = replace_statements([(i.invoice, i.statement) for i in issues], now=now)
-    rows = [
-        list(_evidence_rows(of_invoice, issue.evidence))
-        for issue, of_invoice in zip(issues, lines, strict=True)
+    rows = replace_statements([(i.invoice, i.statement) for i in issues], now=now)
+    evidence = [
+        list(_evidence_rows(of_invoice.lines, issue.evidence))
+        for issue, of_invoice in zip(issues, rows, strict=True)
     ]
-    for issue, of_invoice in zip(issues, rows, strict=True):
-        issue.invoice.evidence_hash = _hash_of(of_invoice)
-    copy_in([row for of_invoice in rows for row in of_invoice])
+    for issue, of_invoice in zip(issues, evidence, strict=True):
+        issue.invoice.evidence_hash = hash_of_evidence(row.records_hash for row in of_invoice)
+    refuse_unconserved_issues(issues, rows, evidence, now=now)
+    copy_in([row for of_invoice in evidence for row in of_invoice])
     _settle_credits(issues, now=now)
     before_numbering()
     _number([issue.invoice for issue in issues], because=because, now=now)
@@ -120,10 +110,6 @@ def _evidence_row(line: InvoiceLine, life: LifeEvidence) -> InvoiceEvidence:
         measured_ms=life.measured_ms,
         records_hash=life.records_hash,
     )
-
-
-def _hash_of(rows: Sequence[InvoiceEvidence]) -> str:
-    return hashlib.sha256("\n".join(row.records_hash for row in rows).encode()).hexdigest()
 
 
 def _settle_credits(issues: Sequence[Issue], *, now: datetime) -> None:

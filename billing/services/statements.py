@@ -62,7 +62,7 @@ _IN_UNITS = (PartKind.FREE, PartKind.UNITS, PartKind.PERCENT)
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class StatementRows:
     """What hangs on one draft, not saved yet."""
 
     lines: list[InvoiceLine]
@@ -109,8 +109,8 @@ FIGURES = (
 
 def replace_statements(
     drafts: Sequence[tuple[Invoice, Statement]], *, now: datetime
-) -> list[list[InvoiceLine]]:
-    """Save drafts' lines and discounts in place of those they had; return the lines of each.
+) -> list[StatementRows]:
+    """Save drafts' lines and discounts in place of those they had; return what each has now.
 
     Their own figures are set, and left to the caller to save.
     """
@@ -135,8 +135,8 @@ def write_new_statements(drafts: Sequence[tuple[Invoice, Statement]], *, now: da
     _copy_rows(drafts)
 
 
-def _copy_rows(drafts: Sequence[tuple[Invoice, Statement]]) -> list[list[InvoiceLine]]:
-    """Save what hangs on drafts that have their keys; return the lines of each."""
+def _copy_rows(drafts: Sequence[tuple[Invoice, Statement]]) -> list[StatementRows]:
+    """Save what hangs on drafts that have their keys, and return it."""
     rows = [_rows_of(invoice, statement) for invoice, statement in drafts]
     copy_in([line for of_draft in rows for line in of_draft.lines])
     parts = [part for of_draft in rows for part in of_draft.parts]
@@ -149,7 +149,7 @@ def _copy_rows(drafts: Sequence[tuple[Invoice, Statement]]) -> list[list[Invoice
     copy_in([discount for of_draft in rows for discount in of_draft.discounts])
     copy_in(adjustments)
     copy_in([late for of_draft in rows for late in of_draft.late_usage])
-    return [of_draft.lines for of_draft in rows]
+    return rows
 
 
 def has_lines(statement: Statement) -> bool:
@@ -227,7 +227,7 @@ def _set_figures(invoice: Invoice, statement: Statement, *, now: datetime) -> No
     invoice.computed_at = now
 
 
-def _rows_of(invoice: Invoice, statement: Statement) -> _Rows:
+def _rows_of(invoice: Invoice, statement: Statement) -> StatementRows:
     """Return the rows of a draft that has its key."""
     rated = statement.rating.lines
     usage = [
@@ -249,7 +249,7 @@ def _rows_of(invoice: Invoice, statement: Statement) -> _Rows:
         if row.unit_price is None
         for part in _line_parts(row, line.parts)
     ]
-    return _Rows(
+    return StatementRows(
         lines,
         parts,
         list(_discounts(invoice, statement)),

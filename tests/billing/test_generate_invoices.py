@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import datetime
+from decimal import Decimal
 from io import StringIO
 from typing import Any
 
@@ -13,7 +14,10 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 
 from billing import services
-from billing.models import Account, Invoice
+from billing.models import Account, Invoice, InvoiceLine
+from billing.money import Money
+from billing.rating import RatedLine
+from billing.services import statements
 from tests.billing.usage import (
     AFTER_MAY,
     JUNE,
@@ -181,3 +185,28 @@ def test_fees_far_above_the_accounts_own_wait_for_a_person(accounts: list[Accoun
     assert services.generate_invoices(services.Scope(), now=end).finalised == 1
     draft.refresh_from_db()
     assert (draft.status, draft.usage_fee) == ("pending", 1080)
+
+
+def test_an_invoice_that_does_not_add_up_parks_its_account_alone(
+    accounts: list[Account], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = statements._usage_line
+
+    def a_cent_more(line: RatedLine, discount: Money) -> InvoiceLine:
+        row = made(line, discount)
+        if line.quantity == 10**15:  # Ada's
+            row.amount += Decimal("0.01")
+        return row
+
+    services.draft_due_invoices(AFTER_MAY)
+    with monkeypatch.context() as patched:
+        patched.setattr(statements, "_usage_line", a_cent_more)
+        assert services.finalise_due_invoices(AFTER_MAY) == 1
+    ada, bob = (Account.objects.get(pk=account.pk) for account in accounts)
+    assert ada.parked_reason == (
+        "NotConservedError: usage_fee: is 12.00, should be 12.01; line 1: is 12.01, should be 12.00"
+    )
+    assert ada.open_period_start < bob.open_period_start
+    services.unpark_account(ada.pk)
+    assert services.finalise_due_invoices(AFTER_MAY) == 1
+    assert [i.number for i in Invoice.objects.order_by("number")] == ["2026-000001", "2026-000002"]

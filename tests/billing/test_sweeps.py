@@ -193,9 +193,11 @@ def test_a_draft_that_another_sweep_closed_parks_nobody(monkeypatch: pytest.Monk
     services.draft_due_invoices(MAY.end)
     finalise = services.finalise_invoice
 
-    def finalise_second(invoice_id: int, *, now: datetime) -> Invoice | None:
-        finalise(invoice_id, now=now)
-        return finalise(invoice_id, now=now)
+    def finalise_second(
+        invoice_id: int, *, now: datetime, because: services.Because
+    ) -> Invoice | None:
+        finalise(invoice_id, now=now, because=because)
+        return finalise(invoice_id, now=now, because=because)
 
     # Both sweeps listed the draft; it was of nothing, and is gone for the second.
     _do_one_by_one(monkeypatch)
