@@ -11,6 +11,7 @@ from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils.safestring import SafeString
 
 from billing import services
 from billing.admin.asking import (
@@ -20,6 +21,7 @@ from billing.admin.asking import (
     button,
     choice_field,
     decimal_field,
+    link_to,
     money,
     money_text,
     text_field,
@@ -95,12 +97,16 @@ class CreditNoteRows(ReadOnlyRows[CreditNote, Invoice]):
 
     model = CreditNote
     hide_title = True
-    show_change_link = True
     own_total = money("total")
     own_off_due = money("off_due", description="off what is owed")
     own_as_credit = money("as_credit", description="prepaid credit")
-    fields = ("number", "issued_on", "reason", "own_total", "own_off_due", "own_as_credit")
-    readonly_fields = ("own_total", "own_off_due", "own_as_credit")
+    fields = ("page", "issued_on", "reason", "own_total", "own_off_due", "own_as_credit")
+    readonly_fields = ("page", "own_total", "own_off_due", "own_as_credit")
+
+    @admin.display(description="number")
+    def page(self, note: CreditNote) -> SafeString:
+        """Return a link to the note's own page."""
+        return link_to(note, note.number)
 
 
 class CorrectionRows(ReadOnlyRows[Correction, Invoice]):
@@ -108,10 +114,14 @@ class CorrectionRows(ReadOnlyRows[Correction, Invoice]):
 
     model = Correction
     hide_title = True
-    show_change_link = True
     own_net = money("net")
-    fields = ("proposed_at", "origin", "status", "settlement", "own_net", "reason", "author")
-    readonly_fields = ("own_net",)
+    fields = ("page", "origin", "status", "settlement", "own_net", "reason", "author")
+    readonly_fields = ("page", "own_net")
+
+    @admin.display(description="proposed at")
+    def page(self, correction: Correction) -> SafeString:
+        """Return a link to the correction's own page, where it is decided on."""
+        return link_to(correction, f"{correction.proposed_at:%Y-%m-%d %H:%M}")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Correction]:
         """Return the corrections with their authors."""

@@ -52,6 +52,8 @@ def test_finance_issues_notes_in_full_by_amount_and_by_line() -> None:
     assert list(totals) == [Decimal("1.5"), 2, Decimal("10.5")]
     shown = text_of(finance.get(page(Invoice, invoice.pk, "change")))
     assert "CN-2026-000003" in shown
+    for made in (*CreditNote.objects.all(), *Correction.objects.all()):
+        assert page(type(made), made.pk, "change") in shown
     assert HOSTILE not in shown
     for row in (page(CreditNote), page(CreditNote, CreditNote.objects.all()[2].pk, "change")):
         shown = text_of(finance.get(row))
