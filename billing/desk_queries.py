@@ -19,6 +19,7 @@ from billing.lifecycle import NOT_FINAL, InvoiceStatus
 from billing.models import (
     Account,
     CreditEntry,
+    CreditNote,
     DeskCoverage,
     DeskDay,
     DeskRunning,
@@ -149,14 +150,29 @@ def revenue_by_month(since: datetime) -> list[Revenue]:
 
 
 def outstanding() -> list[Owed]:
-    """Return what is still asked for, by currency and state."""
+    """Return what is still asked for, less what was credited of it, by currency and state."""
+    credited = {
+        (currency, status): off_due
+        for currency, status, off_due in CreditNote.objects.filter(invoice__status__in=OUTSTANDING)
+        .order_by()
+        .values_list("currency", "invoice__status")
+        .annotate(Sum("off_due"))
+    }
     rows = (
         Invoice.objects.filter(status__in=OUTSTANDING)
         .values("currency", "status")
         .annotate(invoices=Count("pk"), due=Sum("amount_due"))
         .order_by("currency", "status")
     )
-    return [Owed(row["currency"], row["status"], row["invoices"], row["due"]) for row in rows]
+    return [
+        Owed(
+            row["currency"],
+            row["status"],
+            row["invoices"],
+            row["due"] - credited.get((row["currency"], row["status"]), Decimal(0)),
+        )
+        for row in rows
+    ]
 
 
 def drafts_waiting(now: datetime) -> Reasons:

@@ -14,6 +14,7 @@ from unfold.contrib.filters.admin import RangeNumericFilter  # type: ignore[impo
 from billing.admin.listing import Totals, WithTotals, grouped_money
 from billing.desk_queries import OUTSTANDING
 from billing.models import Invoice
+from billing.outstanding import with_outstanding
 
 MOST_MONTHS_LISTED = 36
 
@@ -71,12 +72,13 @@ class InvoiceList(WithTotals[Invoice]):
         """Return how many there are and what they ask for, a currency a row."""
         is_asked = ~Q(status=Invoice.Status.VOID)
         sums = (
-            rows.values("currency")
+            with_outstanding(rows)
+            .values("currency")
             .annotate(
                 count=Count("pk"),
                 total=Sum("total_amount", filter=is_asked),
                 due=Sum("amount_due", filter=is_asked),
-                outstanding=Sum("amount_due", filter=Q(status__in=OUTSTANDING)),
+                owed=Sum("outstanding", filter=Q(status__in=OUTSTANDING)),
             )
             .order_by("currency")
         )
@@ -88,7 +90,7 @@ class InvoiceList(WithTotals[Invoice]):
                     f"{row['count']:,}",
                     *(
                         grouped_money(row[name], row["currency"])
-                        for name in ("total", "due", "outstanding")
+                        for name in ("total", "due", "owed")
                     ),
                 ]
                 for row in sums

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from itertools import chain, groupby
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from django.db.models import F, OuterRef, Q, QuerySet, Subquery
+from django.db.models import F, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 
 from billing.lifecycle import NOT_FINAL, InvoiceStatus
-from billing.models import Invoice, InvoiceTransition
+from billing.models import CreditNote, Invoice, InvoiceTransition
 from billing.money import Money
 from billing.reports.chunks import CHUNK
 from billing.reports.rows import ReceivableRow
@@ -61,7 +62,7 @@ def receivable_rows(
         for invoice in chain([first], group):
             count += 1
             for name in _columns(invoice, as_of, terms=terms, zone=seller_zone):
-                figures[name] += Money(invoice.amount_due, invoice.currency)
+                figures[name] += _owed(invoice)
         yield ReceivableRow(
             account_id=first.account_id,
             account=first.account.name,
@@ -71,15 +72,24 @@ def receivable_rows(
         )
 
 
+def _owed(invoice: Invoice) -> Money:
+    """Return what was due at the moment, less what was credited of it until then."""
+    credited: Decimal = invoice.taken_back  # type: ignore[attr-defined] # annotated below
+    return Money(invoice.amount_due - credited, invoice.currency)
+
+
 def _unsettled(moment: datetime) -> QuerySet[Invoice]:
     """Return the invoices that asked for money at a moment, each with its status of then."""
     before = InvoiceTransition.objects.filter(invoice=OuterRef("pk"), at__lt=moment)
+    notes = CreditNote.objects.filter(invoice=OuterRef("pk"), issued_at__lt=moment).order_by()
+    credited = notes.values("invoice").annotate(sum=Sum("off_due")).values("sum")
     return (
         Invoice.objects.filter(finalised_at__lt=moment, amount_due__gt=0)
         # What is settled long since is not looked at one by one.
         .filter(Q(paid_at__isnull=True) | Q(paid_at__gte=moment))
         .annotate(
-            then=Coalesce(Subquery(before.order_by("-pk").values("to_status")[:1]), F("status"))
+            then=Coalesce(Subquery(before.order_by("-pk").values("to_status")[:1]), F("status")),
+            taken_back=Coalesce(Subquery(credited), Decimal(0)),
         )
         .exclude(then__in=_SETTLED)
         .select_related("account")

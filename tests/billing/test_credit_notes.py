@@ -6,6 +6,7 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.auth.models import User
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django.fixtures import Settings
 
-from billing import services
+from billing import desk_queries, services
 from billing.credit_notes import Creditable, CreditNoteRefusedError, Figures
 from billing.credits import CreditKind
 from billing.lifecycle import TransitionRefusedError
@@ -30,6 +31,7 @@ from billing.models import (
 from billing.models.invoices import Series
 from billing.money import Money
 from billing.outstanding import creditable, creditable_lines, outstanding, with_outstanding
+from billing.reports.receivables import receivable_rows
 from billing.services import Author
 from billing.totals import Tax
 from tests.billing.usage import (
@@ -179,6 +181,10 @@ def test_a_note_lowers_what_is_owed_and_the_invoice_stays_as_it_is() -> None:
     assert outstanding(invoice) == usd("10.71")
     owed: Any = with_outstanding(Invoice.objects.all()).get()
     assert owed.outstanding == Decimal("10.71")
+    assert [row.due for row in desk_queries.outstanding()] == [Decimal("10.71")]
+    day = LATER.date() + timedelta(days=1)
+    [receivable] = receivable_rows(day, payment_terms_days=14, seller_zone=ZoneInfo("UTC"))
+    assert receivable.receivable == usd("10.71")
     assert Invoice.objects.filter(pk=invoice.pk).values().get() == before
     # Asked for again it is the same one.
     again = services.credit_amount(invoice.pk, Decimal("5.95"), by=by("CN"), now=LATER)
