@@ -138,6 +138,8 @@ def revenue_by_month(since: datetime) -> list[Revenue]:
     rows = (
         Invoice.objects.filter(finalised_at__gte=since)
         .exclude(status__in=NOT_FINAL)
+        # Prepaid credit is revenue when it is spent, on the invoice that it pays.
+        .exclude(kind=Invoice.Kind.TOP_UP)
         .annotate(month=TruncMonth("finalised_at"))
         .values("month", "currency")
         .annotate(invoices=Count("pk"), net=Sum(F("total_amount") - F("tax")), taxes=Sum("tax"))

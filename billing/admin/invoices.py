@@ -42,7 +42,8 @@ from metering.pages import ReadOnlyPage, ReadOnlyRows
 REFUSALS = (
     services.InvoiceNotReadyError,
     services.PeriodNotOpenError,
-    services.UsageNotConservedError,
+    services.NotConservedError,
+    services.SafetyBoundError,
     services.UsageUnpricedError,
 )
 RIGHT = "billing.change_invoice"
@@ -66,6 +67,18 @@ class ReasonForm(forms.Form):
     reason = text_field("Reason", max_length=200)
 
 
+ACCEPT_AMOUNT = Question(
+    "Accept the amount",
+    "The fees are far above what the account was ever invoiced. Up to these it may be finalised, "
+    "and the account is taken up again.",
+    "Accept",
+    ReasonForm,
+)
+SEND = Question(
+    "Send the invoice by e-mail",
+    "To the addresses that were told of it; if none was, to the account's.",
+    "Send",
+)
 MARK_PAID = Question(
     "Mark the invoice paid", "Its money came in another way.", "Mark paid", ReasonForm
 )
@@ -222,6 +235,8 @@ class InvoiceAdmin(
     )
     actions = ("draft_again", "finalise")
     actions_detail = (
+        "accept_amount",
+        "send",
         "mark_paid",
         "retry_payment",
         "write_off",
@@ -263,6 +278,7 @@ class InvoiceAdmin(
                     ("drafted_at", "computed_at"),
                     ("finalise_after", "tried_at"),
                     ("finalised_at", "paid_at"),
+                    ("issued_on", "due_on"),
                 )
             },
         ),
@@ -301,6 +317,29 @@ class InvoiceAdmin(
             request,
             invoices,
             lambda invoice: services.finalise_invoice(invoice.pk, now=now, because=because),
+        )
+
+    @button("Accept the amount", right=RIGHT)
+    def accept_amount(self, request: HttpRequest, invoice: Invoice) -> HttpResponse:
+        """Let it be finalised although it is far above the account's own history."""
+        return ask(
+            self,
+            request,
+            invoice,
+            ACCEPT_AMOUNT,
+            lambda _: f"Fees of {services.accept_amount(invoice.pk).accepted_fees} are accepted.",
+        )
+
+    @button("Send by e-mail", right=RIGHT)
+    def send(self, request: HttpRequest, invoice: Invoice) -> HttpResponse:
+        """Send it to those who were told of it, once more."""
+        now = datetime.now(UTC)
+        return ask(
+            self,
+            request,
+            invoice,
+            SEND,
+            lambda _: f"{services.send_invoice(invoice.pk, now=now)} e-mails are on their way.",
         )
 
     @button("Mark paid", right=RIGHT)

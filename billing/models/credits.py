@@ -180,6 +180,10 @@ class TopUp(models.Model):
     grant = models.OneToOneField(
         CreditGrant, on_delete=models.PROTECT, null=True, blank=True, related_name="top_up"
     )
+    # The document of the sale.
+    invoice = models.OneToOneField(
+        Invoice, on_delete=models.PROTECT, null=True, blank=True, related_name="of_top_up"
+    )
     given_up_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:

@@ -1,5 +1,6 @@
 """What a user or the clock can do to money. Other apps call these and nothing below."""
 
+from billing.conservation import NotConservedError
 from billing.services.accounts import (
     AccountRefusedError,
     UnknownCurrencyError,
@@ -68,6 +69,7 @@ from billing.services.mail import (
     MessageRefusedError,
     give_up_old_messages,
     send_again,
+    send_invoice,
     send_next_message,
 )
 from billing.services.messages import write_due_messages
@@ -77,6 +79,12 @@ from billing.services.operator_keys import (
     authenticate_operator_key,
     issue_operator_key,
     revoke_operator_key,
+)
+from billing.services.other_invoices import (
+    MirroredInvoice,
+    MirroredLine,
+    MirrorRefusedError,
+    mirror_invoice,
 )
 from billing.services.prices import PriceBookRefusedError, copy_book, start_version
 from billing.services.rerating import approve_correction, difference_of, rerate
@@ -106,7 +114,6 @@ from billing.services.top_ups import (
 )
 from billing.services.unbilled import note_unbilled_late_usage
 from billing.services.unpriced import note_unpriced_usage
-from billing.usage_evidence import UsageNotConservedError
 
 __all__ = [
     "AccountRefusedError",
@@ -121,6 +128,10 @@ __all__ = [
     "IssuedApiKey",
     "IssuedOperatorKey",
     "MessageRefusedError",
+    "MirrorRefusedError",
+    "MirroredInvoice",
+    "MirroredLine",
+    "NotConservedError",
     "OperatorKeyRefusedError",
     "PeriodNotOpenError",
     "PriceBookRefusedError",
@@ -132,7 +143,6 @@ __all__ = [
     "TopUpRefusedError",
     "UnknownCurrencyError",
     "UnknownTimeZoneError",
-    "UsageNotConservedError",
     "UsageUnpricedError",
     "accept_amount",
     "add_up_desk",
@@ -173,6 +183,7 @@ __all__ = [
     "lock_account",
     "mark_paid",
     "mark_payment_failed",
+    "mirror_invoice",
     "needs_approval",
     "note_unbilled_late_usage",
     "note_unpriced_usage",
@@ -190,6 +201,7 @@ __all__ = [
     "revoke_credit",
     "revoke_operator_key",
     "send_again",
+    "send_invoice",
     "send_next_message",
     "set_automatic_top_up",
     "start_version",

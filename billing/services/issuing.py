@@ -11,6 +11,7 @@ from billing.conservation_queries import hash_of_evidence
 from billing.copying import copy_in, update_rows
 from billing.credits import CreditKind
 from billing.models import (
+    Account,
     Invoice,
     InvoiceEvidence,
     InvoiceLine,
@@ -18,6 +19,7 @@ from billing.models import (
 )
 from billing.models.invoices import Series
 from billing.parties import as_json, buyer_of, seller_party
+from billing.periods import Cycle
 from billing.services.conserving import Issue, refuse_unconserved_issues
 from billing.services.credit_moves import move_credits_of_late_usage
 from billing.services.credits import Gift, grant_credit, use_credits
@@ -32,7 +34,7 @@ from metering.period import WINDOW
 NOTHING_DUE = "Nothing is due"
 _PRINTED = (
     *("seller", "buyer", "tax_name", "payment_terms", "time_zone", "anchor_day"),
-    *("issued_on", "due_on", "evidence_hash"),
+    *("issued_on", "due_on", "evidence_hash", "top_up"),
 )
 _FINAL = ("number", "status", "finalised_at", "paid_at", "waiting_for")
 
@@ -51,7 +53,8 @@ def issue_invoices(
     add up.
     """
     for issue in issues:
-        _print_on(issue, now=now)
+        cycle = issue.statement.facts.schedule.cycle_at(issue.invoice.period_end - WINDOW)
+        print_on(issue.invoice, issue.account, cycle, now=now)
     rows = replace_statements([(i.invoice, i.statement) for i in issues], now=now)
     evidence = [
         list(_evidence_rows(of_invoice.lines, issue.evidence))
@@ -63,13 +66,12 @@ def issue_invoices(
     copy_in([row for of_invoice in evidence for row in of_invoice])
     _settle_credits(issues, now=now)
     before_numbering()
-    _number([issue.invoice for issue in issues], because=because, now=now)
+    invoices = [issue.invoice for issue in issues]
+    give_numbers(invoices, because=because, now=now)
 
 
-def _print_on(issue: Issue, *, now: datetime) -> None:
+def print_on(invoice: Invoice, account: Account, cycle: Cycle, *, now: datetime) -> None:
     """Copy what is printed beside the figures: it may be different tomorrow."""
-    account, invoice, facts = issue.account, issue.invoice, issue.statement.facts
-    cycle = facts.schedule.cycle_at(invoice.period_end - WINDOW)
     invoice.seller = as_json(
         seller_party(
             name=settings.SELLER_NAME,
@@ -133,20 +135,34 @@ def _settle_credits(issues: Sequence[Issue], *, now: datetime) -> None:
             grant_credit(issue.account.pk, rest, now=now)
 
 
-def _number(invoices: Sequence[Invoice], *, because: Because, now: datetime) -> None:
+def give_numbers(
+    invoices: Sequence[Invoice], *, because: Because, now: datetime, paid_because: str = ""
+) -> None:
+    """Give invoices the next numbers, and make them final. The last step of a transaction."""
+    if invoices:
+        numbers = take_numbers(Series.INVOICE, len(invoices), now=now)
+        numbered = list(zip(invoices, numbers, strict=True))
+        make_final(numbered, because=because, now=now, paid_because=paid_because)
+
+
+def make_final(
+    numbered: Sequence[tuple[Invoice, str]],
+    *,
+    because: Because,
+    now: datetime,
+    paid_because: str = "",
+) -> None:
     """Give invoices their numbers, figures and final states, in one statement.
 
-    A constraint wants number and state together, and a trigger lets nothing follow.
+    A constraint wants number and state together, and a trigger lets nothing follow. An invoice
+    with nothing due is paid, and so are all with `paid_because`.
     """
-    if not invoices:
-        return
-    numbers = take_numbers(Series.INVOICE, len(invoices), now=now)
     transitions = []
-    for invoice, number in zip(invoices, numbers, strict=True):
+    for invoice, number in numbered:
         invoice.number, invoice.finalised_at, invoice.waiting_for = number, now, ""
         steps = [(Invoice.Status.PENDING, because.reason)]
-        if not invoice.amount_due:
-            steps.append((Invoice.Status.PAID, NOTHING_DUE))
+        if paid_because or not invoice.amount_due:
+            steps.append((Invoice.Status.PAID, paid_because or NOTHING_DUE))
             invoice.paid_at = now
         for status, reason in steps:
             transitions.append(
@@ -160,5 +176,5 @@ def _number(invoices: Sequence[Invoice], *, because: Because, now: datetime) -> 
                 )
             )
             invoice.status = status
-    update_rows(invoices, [*FIGURES, *_PRINTED, *_FINAL])
+    update_rows([invoice for invoice, _ in numbered], [*FIGURES, *_PRINTED, *_FINAL])
     copy_in(transitions)

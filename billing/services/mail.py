@@ -20,9 +20,10 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.db import transaction
 from django.db.models import Q
 
-from billing.models import MailMessage
+from billing.models import Invoice, MailMessage
 from billing.models.messages import TO_BE_SENT
-from billing.services.messages import addresses_of
+from billing.services.invoice_files import invoice_pdf
+from billing.services.messages import addresses_of, invoice_notice, write_messages
 
 LEASE = timedelta(seconds=45)
 """So long a worker may take to reach the mail server before another one tries."""
@@ -109,13 +110,37 @@ def send_again(message_id: UUID, *, now: datetime) -> MailMessage:
     return message
 
 
-def attachments_of(message: MailMessage) -> Sequence[tuple[str, bytes, str]]:
+def send_invoice(invoice_id: int, *, now: datetime) -> int:
+    """Let a final invoice be sent by the next sweep, because a person says so.
+
+    To those who were told of it, once more; else to the account's addresses of now. Returns how
+    many e-mails that are. Raises MessageRefusedError, Invoice.DoesNotExist.
+    """
+    invoice = Invoice.objects.select_related("account").get(pk=invoice_id)
+    if invoice.number is None:
+        raise MessageRefusedError("It is a draft. Finalise it first.")
+    told = MailMessage.objects.filter(
+        kind=MailMessage.Kind.INVOICE_READY, subject_key=invoice.number
+    )
+    keys = list(told.values_list("pk", flat=True))
+    if not keys:
+        write_messages([invoice_notice(invoice)], now=now)
+        return told.count()
+    for key in keys:
+        send_again(key, now=now)
+    return len(keys)
+
+
+def attachments_of(message: MailMessage, *, now: datetime) -> Sequence[tuple[str, bytes, str]]:
     """Return what is attached to a message: file name, content and type of each.
 
-    Nothing yet; the one place for the PDF of an invoice.
+    A ready invoice comes as PDF, the one that downloads give too.
     """
-    del message
-    return ()
+    if message.kind != MailMessage.Kind.INVOICE_READY:
+        return ()
+    invoice = Invoice.objects.only("pk").get(number=message.subject_key)
+    pdf = invoice_pdf(invoice.pk, now=now)
+    return [(pdf.name, pdf.content, pdf.content_type)]
 
 
 def _address(message: MailMessage) -> None:
@@ -151,7 +176,7 @@ def _send(message: MailMessage, *, now: datetime) -> bool:
     """Send a claimed message; return whether the mail server is worth another one."""
     connection: BaseEmailBackend = get_connection()
     try:
-        email = _email(message, connection)
+        email = _email(message, connection, now=now)
         # Made here, so that what cannot be made is no question of whether it was sent.
         email.message()
     except (ValueError, UnicodeError) as error:
@@ -243,7 +268,9 @@ def _give_up(message: MailMessage, error: Exception, *, now: datetime) -> None:
     )
 
 
-def _email(message: MailMessage, connection: BaseEmailBackend) -> EmailMultiAlternatives:
+def _email(
+    message: MailMessage, connection: BaseEmailBackend, *, now: datetime
+) -> EmailMultiAlternatives:
     domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].partition("@")[2] or "localhost"
     email = EmailMultiAlternatives(
         subject=message.subject,
@@ -257,7 +284,7 @@ def _email(message: MailMessage, connection: BaseEmailBackend) -> EmailMultiAlte
             # Nobody is answered by a machine: RFC 3834.
             "Auto-Submitted": "auto-generated",
         },
-        attachments=list(attachments_of(message)),
+        attachments=list(attachments_of(message, now=now)),
     )
     email.attach_alternative(message.html, "text/html")
     return email

@@ -19,6 +19,7 @@ from django.db.models.functions import Cast
 from django.urls import reverse
 
 from billing.credits import CreditKind
+from billing.history import BILLING_A_PERIOD
 from billing.letters import Content, day_text, moment_text, period_text, write_letter
 from billing.models import (
     Account,
@@ -151,25 +152,28 @@ def _invoices_ready(since: datetime) -> list[Notice]:
             at__gte=since,
             from_status=Invoice.Status.DRAFT,
             to_status=Invoice.Status.PENDING,
+            invoice__kind__in=BILLING_A_PERIOD,
             invoice__amount_due__gt=0,
         )
         .exclude(invoice__status=Invoice.Status.VOID)
         .select_related("invoice__account")
         .order_by("at", "pk")
     )
-    return [
-        Notice(
-            account=change.invoice.account,
-            kind=MailMessage.Kind.INVOICE_READY,
-            about=str(change.invoice.number),
-            content=_about_invoice(
-                change.invoice,
-                template="invoice_ready",
-                subject=f"Invoice {change.invoice.number}: {_due(change.invoice)} due",
-            ),
-        )
-        for change in issued[:NOTICES_A_SWEEP]
-    ]
+    return [invoice_notice(change.invoice) for change in issued[:NOTICES_A_SWEEP]]
+
+
+def invoice_notice(invoice: Invoice) -> Notice:
+    """Return what tells an account of a final invoice."""
+    return Notice(
+        account=invoice.account,
+        kind=MailMessage.Kind.INVOICE_READY,
+        about=str(invoice.number),
+        content=_about_invoice(
+            invoice,
+            template="invoice_ready",
+            subject=f"Invoice {invoice.number}: {_due(invoice)} due",
+        ),
+    )
 
 
 def _payments_failed(since: datetime) -> list[Notice]:

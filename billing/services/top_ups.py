@@ -14,6 +14,7 @@ from billing.models import Account, CreditEntry, TopUp
 from billing.money import Money
 from billing.services.accounts import lock_account
 from billing.services.credits import CreditRefusedError, Gift, grant_credit
+from billing.services.other_invoices import invoice_top_up
 
 
 class TopUpRefusedError(ValueError):
@@ -66,20 +67,22 @@ def request_due_top_up(account_id: UUID, *, now: datetime) -> TopUp | None:
 
 
 def grant_top_up(top_up_id: int, *, now: datetime) -> TopUp:
-    """Turn a top-up whose money is here into prepaid credit. Safe to repeat.
+    """Turn a top-up whose money is here into prepaid credit, and invoice it. Safe to repeat.
 
     Raises CreditRefusedError when it was given up, TopUp.DoesNotExist.
     """
     account_id = TopUp.objects.values_list("account_id", flat=True).get(pk=top_up_id)
     with transaction.atomic():
-        lock_account(account_id)
+        account = lock_account(account_id)
         top_up = TopUp.objects.get(pk=top_up_id)
         if top_up.given_up_at:
             raise CreditRefusedError(f"Top-up {top_up_id} was given up at {top_up.given_up_at}.")
         if top_up.grant_id is None:
             gift = Gift(CreditKind.PREPAID, top_up.amount, "Top-up", f"top-up:{top_up_id}")
             top_up.grant = grant_credit(account_id, gift, now=now)
-            top_up.save(update_fields=["grant"])
+            # The number comes last: its counter is locked from there to the commit.
+            top_up.invoice = invoice_top_up(account, top_up, now=now)
+            top_up.save(update_fields=["grant", "invoice"])
     return top_up
 
 

@@ -1,0 +1,141 @@
+"""Invoices that are not of usage: for prepaid credit, and copies of a payment provider's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+from django.db import transaction
+
+from billing.models import Account, Invoice, InvoiceLine, TopUp
+from billing.money import Money
+from billing.services.accounts import lock_account
+from billing.services.issuing import give_numbers, make_final, print_on
+from billing.services.lifecycle import Because
+from metering.period import Period
+
+TOP_UP_PAID = "Paid with the top-up"
+_AN_INSTANT = timedelta(seconds=1)
+
+
+class MirrorRefusedError(ValueError):
+    """A provider's invoice cannot be copied; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MirroredLine:
+    """A line of a provider's invoice: what it is for, and how much."""
+
+    description: str
+    period: Period
+    amount: Money
+
+
+@dataclass(frozen=True, slots=True)
+class MirroredInvoice:
+    """An invoice that a payment provider made by itself, as it stands there."""
+
+    number: str
+    period: Period
+    lines: Sequence[MirroredLine]
+    tax: Money
+    total: Money
+    is_paid: bool
+
+
+def invoice_top_up(account: Account, top_up: TopUp, *, now: datetime) -> Invoice:
+    """Issue the invoice of prepaid credit whose money is here.
+
+    The caller has locked the account and calls it once a top-up. It is not taxed: what is bought
+    with the credit is.
+    """
+    start = min(top_up.requested_at, now)
+    period = Period(start, max(now, start + _AN_INSTANT))
+    invoice = _new(account, Invoice.Kind.TOP_UP, period, now=now)
+    invoice.top_up = invoice.total_amount = invoice.amount_due = top_up.amount
+    invoice.save()
+    bought = MirroredLine("Prepaid credit", period, Money(top_up.amount, account.currency))
+    _write_line(invoice, InvoiceLine.Kind.TOP_UP, 1, bought)
+    print_on(invoice, account, account.cycle, now=now)
+    give_numbers(
+        [invoice], because=Because("Prepaid credit was bought"), now=now, paid_because=TOP_UP_PAID
+    )
+    return invoice
+
+
+def mirror_invoice(account_id: UUID, mirrored: MirroredInvoice, *, now: datetime) -> Invoice:
+    """Keep a copy of an invoice that a payment provider made by itself, under its number.
+
+    Safe to repeat: the number's copy is found, and has to be the same. Raises
+    MirrorRefusedError, Account.DoesNotExist.
+    """
+    fee = Money.total((line.amount for line in mirrored.lines), mirrored.total.currency)
+    with transaction.atomic():
+        account = lock_account(account_id)
+        if fee.currency != account.currency:
+            raise MirrorRefusedError(
+                f"Invoice {mirrored.number} is in {fee.currency}, and the account in "
+                f"{account.currency}."
+            )
+        on_top = Money.zero(fee.currency) if account.tax_is_inclusive else mirrored.tax
+        if fee + on_top != mirrored.total:
+            raise MirrorRefusedError(
+                f"Lines of {fee} and tax of {mirrored.tax} do not make {mirrored.total}, the total "
+                f"of invoice {mirrored.number}."
+            )
+        if found := Invoice.objects.filter(number=mirrored.number).first():
+            known = found.account_id, found.kind, Money(found.total_amount, found.currency)
+            if known != (account.pk, Invoice.Kind.SUBSCRIPTION, mirrored.total):
+                raise MirrorRefusedError(f"Number {mirrored.number} is another invoice's already.")
+            return found
+        invoice = _new(account, Invoice.Kind.SUBSCRIPTION, mirrored.period, now=now)
+        invoice.subscription_fee, invoice.tax = fee.amount, mirrored.tax.amount
+        invoice.total_amount = invoice.amount_due = mirrored.total.amount
+        invoice.save()
+        for position, line in enumerate(mirrored.lines, start=1):
+            _write_line(invoice, InvoiceLine.Kind.FEE, position, line)
+        print_on(invoice, account, account.cycle, now=now)
+        make_final(
+            [(invoice, mirrored.number)],
+            because=Because("Invoiced by the payment provider"),
+            now=now,
+            paid_because="Paid at the payment provider" if mirrored.is_paid else "",
+        )
+    return invoice
+
+
+def _new(account: Account, kind: Invoice.Kind, period: Period, *, now: datetime) -> Invoice:
+    return Invoice(
+        account=account,
+        kind=kind,
+        currency=account.currency,
+        tax_rate=account.tax_rate,
+        tax_is_inclusive=account.tax_is_inclusive,
+        period_start=period.start,
+        period_end=period.end,
+        drafted_at=now,
+        computed_at=now,
+        finalise_after=now,
+    )
+
+
+def _write_line(
+    invoice: Invoice, kind: InvoiceLine.Kind, position: int, line: MirroredLine
+) -> None:
+    InvoiceLine.objects.create(
+        invoice=invoice,
+        kind=kind,
+        position=position,
+        description=line.description,
+        quantity=1,
+        base_unit="items",
+        unit="items",
+        unit_size=1,
+        unit_price=max(line.amount.amount, Decimal(0)),
+        amount=line.amount.amount,
+        period_start=line.period.start,
+        period_end=line.period.end,
+    )
