@@ -25,15 +25,13 @@ from billing.admin.asking import (
     text_field,
     time_field,
 )
+from billing.admin.bulk_grants import GrantsInBulk
 from billing.admin.listing import Totals, WithTotals, grouped_money
-from billing.credits import CreditKind
+from billing.credits import RESERVED_REFERENCES, CreditKind
 from billing.models import CreditEntry, CreditGrant
 from metering.pages import ReadOnlyPage, ReadOnlyRows
 
 BY_HAND = [(kind.value, kind.value) for kind in (CreditKind.PROMOTIONAL, CreditKind.PREPAID)]
-
-
-RESERVED = ("invoice:", "top-up:")
 
 
 class RevokeForm(forms.Form):
@@ -73,7 +71,7 @@ class CreditGrantForm(CheckedForm[CreditGrant]):
     def clean_reference(self) -> str:
         """Return the reference. Raises ValidationError for one that the system itself uses."""
         reference: str = self.cleaned_data["reference"]
-        if reference.startswith(RESERVED):
+        if reference.startswith(RESERVED_REFERENCES):
             raise forms.ValidationError(
                 "References of invoices and top-ups are made by themselves."
             )
@@ -150,7 +148,7 @@ class LeftFilter(admin.SimpleListFilter):
 
 
 @admin.register(CreditGrant)
-class CreditGrantAdmin(WithTotals[CreditGrant], ServicePage[CreditGrant]):
+class CreditGrantAdmin(GrantsInBulk, WithTotals[CreditGrant], ServicePage[CreditGrant]):
     """Credit that accounts were given, and what is left of it. Adding a row grants credit."""
 
     form = CreditGrantForm

@@ -25,6 +25,13 @@ from billing.services.billing_run import (
     rehearse_invoices,
 )
 from billing.services.budgets import tell_reached_budgets
+from billing.services.bulk_credits import (
+    BulkRefusedError,
+    GrantPlan,
+    PlannedGrant,
+    grant_in_bulk,
+    plan_grants,
+)
 from billing.services.conservation import check_conservation
 from billing.services.corrections import (
     Author,
@@ -120,10 +127,12 @@ __all__ = [
     "AgreedTerms",
     "Author",
     "Because",
+    "BulkRefusedError",
     "ByHand",
     "CorrectionRefusedError",
     "CreditRefusedError",
     "Gift",
+    "GrantPlan",
     "InvoiceNotReadyError",
     "IssuedApiKey",
     "IssuedOperatorKey",
@@ -134,6 +143,7 @@ __all__ = [
     "NotConservedError",
     "OperatorKeyRefusedError",
     "PeriodNotOpenError",
+    "PlannedGrant",
     "PriceBookRefusedError",
     "RenderedInvoice",
     "RunReport",
@@ -171,6 +181,7 @@ __all__ = [
     "give_up_top_up",
     "grant_credit",
     "grant_due_credits",
+    "grant_in_bulk",
     "grant_monthly_credits",
     "grant_top_up",
     "invoice_file",
@@ -189,6 +200,7 @@ __all__ = [
     "note_unpriced_usage",
     "open_account",
     "park_account",
+    "plan_grants",
     "rehearse_invoices",
     "reissue_invoice",
     "reject_correction",

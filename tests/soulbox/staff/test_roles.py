@@ -50,7 +50,12 @@ DONE_BY: dict[str, dict[str, set[Role]]] = {
     "billing.apikey": {"revoke": {*MONEY, OPERATOR}},
     "billing.budget": {"add": MONEY, "change": MONEY},
     "billing.mailmessage": {"send_again": MONEY, "send_chosen_again": MONEY},
-    "billing.creditgrant": {"add": MONEY, "revoke": MONEY, "revoke_chosen": MONEY},
+    "billing.creditgrant": {
+        "add": MONEY,
+        "revoke": MONEY,
+        "revoke_chosen": MONEY,
+        "grant_from_file": MONEY,
+    },
     "billing.discountrule": {"add": MONEY, "change": MONEY},
     "billing.invoice": {
         "draft_again": MONEY,
@@ -133,6 +138,13 @@ def buttons(page: admin.ModelAdmin[Any]) -> list[str]:
     ]
 
 
+def place(page: admin.ModelAdmin[Any], name: str, row: str) -> str:
+    """Return where a form or a button is: of the list itself, or of a row."""
+    label = page.opts.label_lower
+    of_list = name == "add" or name in (getattr(page, "actions_list", None) or ())
+    return address(label, name) if of_list else address(label, row, name)
+
+
 def actions(page: admin.ModelAdmin[Any]) -> list[str]:
     superuser = RequestFactory().get("/admin/")
     superuser.user = User(is_superuser=True, is_active=True)
@@ -190,12 +202,12 @@ def test_a_post_without_the_right_is_refused_and_writes_nothing(
         row = str(rows[label].pk) if label in rows else NO_ROW
         with nothing_written():
             for form in {"add", "change", "delete"} - may:
-                at = address(label, *([] if form == "add" else [row]), form)
+                at = place(page, form, row)
                 # Where there is no such row, that is said before the right is asked for.
                 refusals = {403} if form == "add" or label in rows else {302, 403, 404}
                 assert client.post(at, {"post": "yes"}).status_code in refusals, at
             for name in set(buttons(page)) - may:
-                at = address(label, row, name)
+                at = place(page, name, row)
                 said = {"answered": "1", "reason": "x"}
                 assert client.post(at, said).status_code == 403, at
             for name in set(actions(page)) - may:
@@ -213,7 +225,7 @@ def test_what_a_role_may_press_is_not_refused_it(role: Role, rows: dict[str, Mod
             row = str(rows[label].pk)
             if name in actions(PAGES[label]):
                 continue
-            at = address(label, name) if name == "add" else address(label, row, name)
+            at = place(PAGES[label], name, row)
             assert client.get(at).status_code in {200, 302}, at
 
 
