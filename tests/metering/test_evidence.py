@@ -70,7 +70,8 @@ def test_evidence_of_a_life_is_what_its_records_say(account_id: UUID) -> None:
             records[0].opening_cpu_ns,
             records[-1].closing_cpu_ns,
         )
-        assert row.quantity == row.closing - row.opening == sum(r.cpu_ns for r in records)
+        ends = (row.closing or 0) - (row.opening or 0)
+        assert row.quantity == ends == sum(r.cpu_ns for r in records)
         assert row.sample_count == sum(r.sample_count for r in records)
         assert row.applied_ms == sum(r.running_ms for r in records)
         assert row.measured_ms == sum(r.measured_ms for r in records)

@@ -110,7 +110,7 @@ def send_all_unclaimed(worker: int) -> None:
     """What sending would be without a claim: look for what waits, send it, mark it sent."""
     settings.EMAIL_FILE_PATH = f"{settings.EMAIL_FILE_PATH}/{worker}"
     while message := MailMessage.objects.filter(sent_at__isnull=True).order_by("pk").first():
-        mail._email(message, get_connection()).send()
+        mail._email(message, get_connection(), now=LATER).send()
         MailMessage.objects.filter(pk=message.pk).update(handed_over_at=LATER, sent_at=LATER)
 
 

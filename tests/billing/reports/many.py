@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import connection
 
 METERS = ("cpu", "memory", "network_egress", "storage", "gpu", "disk_write")
@@ -39,7 +41,7 @@ _STATEMENTS = (
 
 def bill_many(count: int) -> None:
     """Add `count` accounts and their invoices, with a line a meter."""
-    values = {"count": count, "lines": len(METERS), "meters": list(METERS)}
+    values: dict[str, Any] = {"count": count, "lines": len(METERS), "meters": list(METERS)}
     with connection.cursor() as cursor:
         for statement in _STATEMENTS:
             cursor.execute(statement, values)
