@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
+from operator import attrgetter
 from typing import Any, LiteralString
 
 from django.db import connection
 from django.db.models import Model
 from psycopg import sql
 from psycopg.types.json import Jsonb
+
+_ADAPTED = (Enum, dict)
 
 
 def copy_in(rows: Sequence[Model]) -> None:
@@ -21,7 +24,7 @@ def copy_in(rows: Sequence[Model]) -> None:
         return
     table = rows[0]._meta.db_table  # noqa: SLF001 - Django's documented way to a model's table
     fields = rows[0]._meta.concrete_fields  # noqa: SLF001 - the same
-    names = [field.attname for field in fields]
+    values = attrgetter(*(field.attname for field in fields))
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
         sql.Identifier(table),
         sql.SQL(", ").join([sql.Identifier(str(field.column)) for field in fields]),
@@ -36,7 +39,22 @@ def copy_in(rows: Sequence[Model]) -> None:
         # Django wraps what its own cursors raise, and this is psycopg's.
         with connection.wrap_database_errors, cursor.copy(statement) as copy:
             for row in rows:
-                copy.write_row([_plain(getattr(row, name)) for name in names])
+                copy.write_row([_plain(v) if isinstance(v, _ADAPTED) else v for v in values(row)])
+
+
+def copy_values(model: type[Model], names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Insert rows of these columns of a model, that nobody needs as objects."""
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
+        sql.Identifier(model._meta.db_table),  # noqa: SLF001 - Django's documented way
+        sql.SQL(", ").join(map(sql.Identifier, names)),
+    )
+    with (
+        connection.cursor() as cursor,
+        connection.wrap_database_errors,
+        cursor.copy(statement) as copy,
+    ):
+        for row in rows:
+            copy.write_row(row)
 
 
 def update_rows(rows: Sequence[Model], names: Sequence[str]) -> None:
@@ -89,7 +107,7 @@ def _type_of(field: Any) -> LiteralString:
 
 
 def _plain(value: Any) -> Any:
-    # psycopg would write an enumeration's name.
+    # psycopg would write an enumeration's name, and knows no dictionaries.
     if isinstance(value, Enum):
         return value.value
     return Jsonb(value) if isinstance(value, dict) else value

@@ -62,7 +62,7 @@ class UsageReport(APIView):
         return download(report, asked, Format(said["format"]))
 
 
-BATCHES_A_REQUEST = 8
+BATCHES_A_REQUEST = 4
 """A few seconds' work; a caller asks again while there is more."""
 
 

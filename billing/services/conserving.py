@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -12,13 +12,17 @@ from uuid import UUID
 from billing.conservation import InvoiceRows, NotConservedError, refuse_unconserved
 from billing.conservation_queries import unexplained_lines
 from billing.credits import Draw
-from billing.models import Account, Invoice, InvoiceEvidence, InvoiceLinePart
+from billing.models import Account, Invoice, InvoiceLine
 from billing.services.statements import StatementRows
 from billing.statement import Statement
 from billing.usage_evidence import Evidence
+from metering.evidence import LifeEvidence
 from metering.meters import Meter
 
-R = TypeVar("R", InvoiceLinePart, InvoiceEvidence)
+T = TypeVar("T")
+
+LineEvidence = tuple[InvoiceLine, LifeEvidence]
+"""A usage line and what one life used for it."""
 
 
 class SomeFailedError(Exception):
@@ -42,7 +46,7 @@ class Issue:
 def refuse_unconserved_issues(
     issues: Sequence[Issue],
     rows: Sequence[StatementRows],
-    evidence: Sequence[Sequence[InvoiceEvidence]],
+    evidence: Sequence[Sequence[LineEvidence]],
     *,
     now: datetime,
 ) -> None:
@@ -52,9 +56,9 @@ def refuse_unconserved_issues(
     """
     unexplained = unexplained_lines(
         (
-            ((issue.invoice.pk, row.line.position), Meter(row.line.meter), row)
+            ((issue.invoice.pk, line.position), Meter(line.meter), life)
             for issue, of_invoice in zip(issues, evidence, strict=True)
-            for row in of_invoice
+            for line, life in of_invoice
         ),
         now=now,
     )
@@ -66,7 +70,7 @@ def refuse_unconserved_issues(
                 InvoiceRows(
                     figures=issue.invoice,
                     lines=of_invoice.lines,
-                    parts=_by_position(of_invoice.parts),
+                    parts=_by_position((part.line, part) for part in of_invoice.parts),
                     discounts=of_invoice.discounts,
                     evidence=_by_position(shown),
                     credits_used=_sum(issue.statement.credits_used),
@@ -80,10 +84,10 @@ def refuse_unconserved_issues(
         raise SomeFailedError(failed)
 
 
-def _by_position(rows: Sequence[R]) -> Mapping[int, Sequence[R]]:
-    by_position: dict[int, list[R]] = {}
-    for row in rows:
-        by_position.setdefault(row.line.position, []).append(row)
+def _by_position(rows: Iterable[tuple[InvoiceLine, T]]) -> Mapping[int, Sequence[T]]:
+    by_position: dict[int, list[T]] = {}
+    for line, row in rows:
+        by_position.setdefault(line.position, []).append(row)
     return by_position
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 from django.conf import settings
 
 from billing.conservation_queries import hash_of_evidence
-from billing.copying import copy_in, update_rows
+from billing.copying import copy_in, copy_values, update_rows
 from billing.credits import CreditKind
 from billing.models import (
     Account,
@@ -20,17 +21,34 @@ from billing.models import (
 from billing.models.invoices import Series
 from billing.parties import as_json, buyer_of, seller_party
 from billing.periods import Cycle
-from billing.services.conserving import Issue, refuse_unconserved_issues
+from billing.services.conserving import Issue, LineEvidence, refuse_unconserved_issues
 from billing.services.credit_moves import move_credits_of_late_usage
 from billing.services.credits import Gift, grant_credit, use_credits
 from billing.services.lifecycle import Because
 from billing.services.numbering import take_numbers
 from billing.services.statements import FIGURES, replace_statements
 from billing.usage_evidence import Evidence
-from metering.evidence import LifeEvidence
 from metering.meters import Meter
 from metering.period import WINDOW
 
+# What an evidence row keeps: the field of LifeEvidence, and its column.
+_EVIDENCE = {
+    "sandbox_id": "sandbox_id",
+    "life_id": "life_id",
+    "container_id": "container_id",
+    "started_at": "started_at",
+    "record_count": "window_count",
+    "first_window": "first_window",
+    "last_window": "last_window",
+    "sample_count": "sample_count",
+    "quantity": "quantity",
+    "opening": "opening",
+    "closing": "closing",
+    "applied_ms": "applied_ms",
+    "measured_ms": "measured_ms",
+    "records_hash": "records_hash",
+}
+_life_values = attrgetter(*_EVIDENCE)
 NOTHING_DUE = "Nothing is due"
 _PRINTED = (
     *("seller", "buyer", "tax_name", "payment_terms", "time_zone", "anchor_day"),
@@ -56,14 +74,18 @@ def issue_invoices(
         cycle = issue.statement.facts.schedule.cycle_at(issue.invoice.period_end - WINDOW)
         print_on(issue.invoice, issue.account, cycle, now=now)
     rows = replace_statements([(i.invoice, i.statement) for i in issues], now=now)
-    evidence = [
-        list(_evidence_rows(of_invoice.lines, issue.evidence))
+    shown = [
+        list(_evidence_of(of_invoice.lines, issue.evidence))
         for issue, of_invoice in zip(issues, rows, strict=True)
     ]
-    for issue, of_invoice in zip(issues, evidence, strict=True):
-        issue.invoice.evidence_hash = hash_of_evidence(row.records_hash for row in of_invoice)
-    refuse_unconserved_issues(issues, rows, evidence, now=now)
-    copy_in([row for of_invoice in evidence for row in of_invoice])
+    for issue, of_invoice in zip(issues, shown, strict=True):
+        issue.invoice.evidence_hash = hash_of_evidence(life.records_hash for _, life in of_invoice)
+    refuse_unconserved_issues(issues, rows, shown, now=now)
+    copy_values(
+        InvoiceEvidence,
+        ["line_id", *_EVIDENCE.values()],
+        ((line.pk, *_life_values(life)) for of_invoice in shown for line, life in of_invoice),
+    )
     _settle_credits(issues, now=now)
     before_numbering()
     invoices = [issue.invoice for issue in issues]
@@ -87,31 +109,11 @@ def print_on(invoice: Invoice, account: Account, cycle: Cycle, *, now: datetime)
     invoice.due_on = invoice.issued_on + timedelta(days=settings.SELLER_PAYMENT_TERMS_DAYS)
 
 
-def _evidence_rows(lines: Sequence[InvoiceLine], evidence: Evidence) -> Iterator[InvoiceEvidence]:
+def _evidence_of(lines: Sequence[InvoiceLine], evidence: Evidence) -> Iterator[LineEvidence]:
     for line in lines:
         if line.kind == InvoiceLine.Kind.USAGE:
             for life in evidence[line.period, Meter(line.meter)]:
-                yield _evidence_row(line, life)
-
-
-def _evidence_row(line: InvoiceLine, life: LifeEvidence) -> InvoiceEvidence:
-    return InvoiceEvidence(
-        line=line,
-        sandbox_id=life.sandbox_id,
-        life_id=life.life_id,
-        container_id=life.container_id,
-        started_at=life.started_at,
-        window_count=life.record_count,
-        first_window=life.first_window,
-        last_window=life.last_window,
-        sample_count=life.sample_count,
-        quantity=life.quantity,
-        opening=life.opening,
-        closing=life.closing,
-        applied_ms=life.applied_ms,
-        measured_ms=life.measured_ms,
-        records_hash=life.records_hash,
-    )
+                yield line, life
 
 
 def _settle_credits(issues: Sequence[Issue], *, now: datetime) -> None:
