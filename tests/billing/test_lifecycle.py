@@ -17,10 +17,13 @@ from billing.lifecycle import (
     refuse_transition,
 )
 from billing.models import (
+    BilledLateUsage,
     CreditEntry,
     DiscountRule,
     Invoice,
+    InvoiceAdjustment,
     InvoiceDiscount,
+    InvoiceEvidence,
     InvoiceLine,
     InvoiceLinePart,
     InvoiceTransition,
@@ -248,3 +251,77 @@ def test_the_orm_cannot_change_a_final_invoice() -> None:
             change()
     assert InvoiceLinePart.objects.count() == InvoiceDiscount.objects.count() == 0
     assert InvoiceTransition.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        ("billing_invoiceline", "invoice_id"),
+        ("billing_invoicediscount", "invoice_id"),
+        ("billing_invoicelinepart", "line_id"),
+        ("billing_invoiceevidence", "line_id"),
+        ("billing_billedlateusage", "invoice_id"),
+        ("billing_invoiceadjustment", "line_id"),
+    ],
+)
+def test_a_drafts_row_cannot_be_moved_to_a_final_invoice(table: str, key: str) -> None:
+    invoice = billed()
+    line = invoice.lines.first()
+    final = {"invoice_id": invoice.pk, "line_id": line and line.pk}
+    bob = open_account("Bob")
+    record_usage(bob.pk, cpu_s=10**7)
+    DiscountRule.objects.create(name="Off", kind="volume", percent=Decimal(50))
+    draft = services.draft_invoice(bob.pk, period=MAY, now=MAY.end)
+    draft.lines.update(position=9)
+    row_of(table, draft)
+    of_draft = {"invoice_id": draft.pk, "line_id": draft.lines.get().pk}
+    with (
+        connection.cursor() as cursor,
+        pytest.raises(IntegrityError, match=FROZEN),
+        transaction.atomic(),
+    ):
+        cursor.execute(
+            f"UPDATE {table} SET {key} = {final[key]} WHERE {key} = {of_draft[key]}"  # noqa: S608 - names of this file
+        )
+
+
+def row_of(table: str, draft: Invoice) -> None:
+    """Give the draft a row of the table that usage alone makes none of."""
+    line = draft.lines.get()
+    match table:
+        case "billing_invoicelinepart":
+            InvoiceLinePart.objects.create(
+                line=line, position=1, kind="units", quantity=1, unit_size=1, unit_price=1
+            )
+        case "billing_invoiceevidence":
+            InvoiceEvidence.objects.create(
+                line=line,
+                sandbox_id="sbx-2",
+                life_id=7,
+                container_id="7",
+                started_at=NOON,
+                window_count=1,
+                first_window=NOON,
+                last_window=NOON,
+                sample_count=1,
+                quantity=1,
+                applied_ms=1,
+                measured_ms=1,
+                records_hash="0" * 64,
+            )
+        case "billing_billedlateusage":
+            BilledLateUsage.objects.create(
+                invoice=draft,
+                meter="cpu",
+                sandbox_id="sbx-2",
+                life_id=7,
+                window_start=NOON,
+                quantity=1,
+            )
+        case "billing_invoiceadjustment":
+            InvoiceAdjustment.objects.create(
+                line=line,
+                component="usage",
+                billing_period_start=MAY.start,
+                billing_period_end=MAY.end,
+            )
