@@ -63,9 +63,10 @@ def creditable(invoice: Invoice) -> Creditable:
     if invoice.kind not in BILLING_A_PERIOD:
         raise CreditNoteRefusedError(f"{invoice} is a {invoice.kind} invoice, and bills no period.")
     so_far = invoice.credit_notes.aggregate(net=Sum("net"), tax=Sum("tax"))
+    # Where a remainder below zero became credit, the tax is below zero too, and nothing was asked.
+    tax = max(invoice.tax, _NONE)
     whole = Figures(
-        Money(invoice.total_amount - invoice.tax, invoice.currency),
-        Money(invoice.tax, invoice.currency),
+        Money(invoice.total_amount - tax, invoice.currency), Money(tax, invoice.currency)
     )
     credited = Figures(
         Money(so_far["net"] or _NONE, invoice.currency),

@@ -12,6 +12,8 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import F, Sum
+from django.db.models.functions import Abs
 
 from billing.adjustments import Component, CreditMove
 from billing.credit_notes import CreditNoteRefusedError, Figures
@@ -136,9 +138,21 @@ def propose(
 
 
 def needs_approval(correction: Correction) -> bool:
-    """Return whether a second person has to approve so large a correction."""
+    """Return whether a second person has to approve so large a correction.
+
+    What corrected the invoice without one counts too: many small ones are a large one.
+    """
     threshold: int = settings.BILLING_APPROVAL_THRESHOLD
-    return bool(abs(correction.net + correction.tax) > threshold)
+    alone = (
+        Correction.objects.filter(
+            invoice=correction.invoice_id,
+            status=Correction.Status.APPLIED,
+            decided_by__isnull=True,
+        )
+        .exclude(pk=correction.pk)
+        .aggregate(sum=Sum(Abs(F("net") + F("tax"))))["sum"]
+    )
+    return bool(abs(correction.net + correction.tax) + (alone or 0) > threshold)
 
 
 def apply(

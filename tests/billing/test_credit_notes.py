@@ -27,6 +27,7 @@ from billing.models import (
     CreditNoteLine,
     Invoice,
     NumberSeries,
+    Price,
 )
 from billing.models.invoices import Series
 from billing.money import Money
@@ -34,6 +35,7 @@ from billing.outstanding import creditable, creditable_lines, outstanding, with_
 from billing.reports.receivables import receivable_rows
 from billing.services import Author
 from billing.totals import Tax
+from tests.billing.test_late_usage import become_late
 from tests.billing.usage import (
     AFTER_MAY,
     JUNE,
@@ -351,6 +353,44 @@ def test_a_large_note_waits_for_a_second_person(settings: Settings) -> None:
     assert outstanding(invoice) == usd("6.65")
     with pytest.raises(services.CorrectionRefusedError, match="applied already"):
         services.reject_correction(large.pk, decided_by_id=bob.pk, now=LATER)
+
+
+@db
+def test_small_notes_of_an_invoice_are_a_large_one_together(settings: Settings) -> None:
+    settings.BILLING_APPROVAL_THRESHOLD = 5
+    invoice = invoiced()
+    made = [
+        services.credit_amount(invoice.pk, Decimal(2), by=by(f"CN {number}"), now=LATER)
+        for number in range(3)
+    ]
+    assert [correction.status for correction in made] == ["applied", "applied", "proposed"]
+    services.approve_correction(made[2].pk, decided_by_id=user("bob").pk, now=LATER)
+    # What was approved does not count against what follows.
+    fourth = services.credit_amount(invoice.pk, Decimal(1), by=by("CN 4"), now=LATER)
+    assert fourth.status == "applied"
+
+
+@db
+def test_of_a_remainder_that_became_credit_nothing_is_left_to_credit() -> None:
+    may = invoiced()
+    become_late(may.account, -900_000 * 10**9)
+    record_usage(may.account_id, JUNE.start, cpu_s=10_000)
+    june = bill(may.account, JUNE)
+    assert (june.usage_fee, june.tax, june.total_amount) == (
+        Decimal("0.12"),
+        Decimal("-2.03"),
+        0,
+    )
+    assert june.credited == Decimal("12.71")
+    assert creditable(june).left == figures("0", "0")
+    line = june.lines.get(kind="usage")
+    with pytest.raises(CreditNoteRefusedError):
+        services.credit_lines(june.pk, {line.pk: Decimal("0.01")}, by=by("CN"), now=LATER)
+    # A lower price comes off the next invoice.
+    Price.objects.filter(meter="cpu").update(unit_price=Decimal("0.000001"))
+    correction = services.rerate(june.pk, by=by(""), now=LATER)
+    assert correction is not None
+    assert (correction.settlement, correction.net) == ("adjustment", Decimal("-0.11"))
 
 
 @db
