@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from django.conf import settings
@@ -11,6 +12,12 @@ from billing.models import NumberSeries
 from billing.models.invoices import Series
 
 _PREFIXES = {Series.INVOICE: "", Series.CREDIT_NOTE: "CN-"}
+_OURS = re.compile(r"(CN-)?[0-9]{4}-[0-9]{6,}")
+
+
+def may_be_ours(number: str) -> bool:
+    """Return whether a number reads like one that a series gives, or gave."""
+    return bool(_OURS.fullmatch(number))
 
 
 def take_numbers(series: Series, count: int, *, now: datetime) -> list[str]:

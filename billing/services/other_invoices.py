@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from uuid import UUID
 
 from django.db import transaction
@@ -15,6 +14,7 @@ from billing.money import Money
 from billing.services.accounts import lock_account
 from billing.services.issuing import give_numbers, make_final, print_on
 from billing.services.lifecycle import Because
+from billing.services.numbering import may_be_ours
 from metering.period import Period
 
 TOP_UP_PAID = "Paid with the top-up"
@@ -72,6 +72,16 @@ def mirror_invoice(account_id: UUID, mirrored: MirroredInvoice, *, now: datetime
     Safe to repeat: the number's copy is found, and has to be the same. Raises
     MirrorRefusedError, Account.DoesNotExist.
     """
+    if may_be_ours(mirrored.number):
+        # The billing run would meet it, and fail, at whatever invoice has it next.
+        raise MirrorRefusedError(
+            f"Number {mirrored.number} reads like one of ours. Give the provider's a prefix."
+        )
+    if min(mirrored.total.amount, mirrored.tax.amount) < 0:
+        raise MirrorRefusedError(
+            f"Invoice {mirrored.number} is of {mirrored.total}, with tax of {mirrored.tax}. "
+            "Copy invoices that ask for something; what gives back is a credit note."
+        )
     fee = Money.total((line.amount for line in mirrored.lines), mirrored.total.currency)
     with transaction.atomic():
         account = lock_account(account_id)
@@ -96,7 +106,10 @@ def mirror_invoice(account_id: UUID, mirrored: MirroredInvoice, *, now: datetime
         invoice.total_amount = invoice.amount_due = mirrored.total.amount
         invoice.save()
         for position, line in enumerate(mirrored.lines, start=1):
-            _write_line(invoice, InvoiceLine.Kind.FEE, position, line)
+            # What a provider gives back of a fee that was paid has a sign of its own.
+            gives_back = line.amount.amount < 0
+            kind = InvoiceLine.Kind.UNUSED_FEE if gives_back else InvoiceLine.Kind.FEE
+            _write_line(invoice, kind, position, line)
         print_on(invoice, account, account.cycle, now=now)
         make_final(
             [(invoice, mirrored.number)],
@@ -134,7 +147,7 @@ def _write_line(
         base_unit="items",
         unit="items",
         unit_size=1,
-        unit_price=max(line.amount.amount, Decimal(0)),
+        unit_price=abs(line.amount.amount),
         amount=line.amount.amount,
         period_start=line.period.start,
         period_end=line.period.end,

@@ -124,6 +124,37 @@ def test_a_number_that_is_taken_is_refused(account: Account) -> None:
         services.mirror_invoice(other.pk, mirrored(), now=NOON)
 
 
+@pytest.mark.parametrize("number", ["2026-000001", "CN-2026-000001"])
+def test_a_number_that_our_own_invoices_will_have_is_refused(account: Account, number: str) -> None:
+    with pytest.raises(services.MirrorRefusedError, match="one of ours"):
+        services.mirror_invoice(account.pk, replace(mirrored(), number=number), now=NOON)
+
+
+def test_what_a_provider_gives_back_of_a_fee_is_a_line_of_its_own(account: Account) -> None:
+    lines = [*mirrored().lines, services.MirroredLine("Unused", MAY, Money(Decimal(-99), USD))]
+    copied = replace(
+        mirrored(),
+        lines=lines,
+        tax=Money(Decimal(38), USD),
+        total=Money(Decimal(238), USD),
+    )
+    invoice = services.mirror_invoice(account.pk, copied, now=NOON)
+    assert [(line.kind, line.amount) for line in invoice.lines.all()] == [
+        ("fee", 299),
+        ("unused_fee", -99),
+    ]
+    assert services.invoice_pdf(invoice.pk, now=AFTER_MAY).content.startswith(b"%PDF")
+
+
+def test_a_copy_that_asks_for_less_than_nothing_is_refused(account: Account) -> None:
+    below = services.MirroredLine("Unused", MAY, Money(Decimal(-99), USD))
+    copied = replace(
+        mirrored(), lines=[below], tax=Money(Decimal(0), USD), total=Money(Decimal(-99), USD)
+    )
+    with pytest.raises(services.MirrorRefusedError, match="credit note"):
+        services.mirror_invoice(account.pk, copied, now=NOON)
+
+
 def test_an_invoice_is_mailed_with_its_pdf_and_again_when_a_person_says_so(
     account: Account,
 ) -> None:
