@@ -155,8 +155,8 @@ def _reference(cell: str) -> str:
     reference = _text_of("reference")(cell)
     if reference.startswith(RESERVED_REFERENCES):
         raise _CellRefusedError(
-            f"reference is {quoted(cell)}. Those of invoices and top-ups are made by themselves: "
-            "use another."
+            f"reference is {quoted(cell)}. Those of invoices, corrections and top-ups are made "
+            "by themselves: use another."
         )
     return reference
 

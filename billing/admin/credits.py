@@ -73,7 +73,7 @@ class CreditGrantForm(CheckedForm[CreditGrant]):
         reference: str = self.cleaned_data["reference"]
         if reference.startswith(RESERVED_REFERENCES):
             raise forms.ValidationError(
-                "References of invoices and top-ups are made by themselves."
+                "References of invoices, corrections and top-ups are made by themselves."
             )
         return reference
 

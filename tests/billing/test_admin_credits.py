@@ -91,8 +91,11 @@ def test_refused_credit_says_why_and_keeps_what_was_typed(
     assert not CreditGrant.objects.exists()
 
 
-def test_a_reference_that_the_system_uses_is_refused(finance: Client, account: Account) -> None:
-    said = gift_form(account, reference="invoice:7:remainder")
+@pytest.mark.parametrize("reference", ["invoice:7:remainder", "top-up:7", "correction:7:credit"])
+def test_a_reference_that_the_system_uses_is_refused(
+    finance: Client, account: Account, reference: str
+) -> None:
+    said = gift_form(account, reference=reference)
     assert "made by themselves" in text_of(finance.post(page(CreditGrant, "add"), said))
     assert not CreditGrant.objects.exists()
 
