@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Model, QuerySet
 from rest_framework.authentication import get_authorization_header
 from rest_framework.request import Request
 
@@ -43,9 +43,10 @@ def find_key(rows: QuerySet[K], key: str, *, now: datetime) -> K | None:
     """Return the row of a key that is known and not revoked, else None; note its use."""
     row = rows.filter(key_hash=_hash(key), revoked_at__isnull=True).first()
     if row:
+        used_at: datetime | None = vars(row)["last_used_at"]
         # Not yet, or not for a minute: a write at every request would cost more than it tells.
-        unnoted = Q(last_used_at__isnull=True) | Q(last_used_at__lte=now - USE_RECORDED_EVERY)
-        rows.filter(unnoted, pk=row.pk).update(last_used_at=now)
+        if used_at is None or used_at <= now - USE_RECORDED_EVERY:
+            rows.filter(pk=row.pk).update(last_used_at=now)
     return row
 
 

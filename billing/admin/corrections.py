@@ -323,7 +323,7 @@ class CorrectionAdmin(WithButtons, ReadOnlyPage[Correction]):
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
         """Return the buttons that decide, while it waits; its author has none to approve it."""
         actions = super().get_actions_detail(request, object_id)  # type: ignore[misc]  # unfold's
-        correction = Correction.objects.filter(pk=object_id).first()
+        correction = self.get_object(request, str(object_id))
         if correction is None or correction.status != Correction.Status.PROPOSED:
             return []
         is_author = correction.author_id is not None and correction.author_id == request.user.pk

@@ -3,6 +3,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from django.contrib.auth.models import User
 from django.db.models import Model
 
 from billing import services
@@ -10,6 +11,7 @@ from billing.credits import CreditKind
 from billing.models import (
     ApiKey,
     Budget,
+    Correction,
     DiscountRule,
     MailMessage,
     Plan,
@@ -20,6 +22,14 @@ from billing.models import (
 from metering.keys import issue_metering_key
 from metering.models import Host, Sandbox
 from tests.billing.usage import AFTER_MAY, NOON, bill, open_account, record_usage
+
+
+def waiting_correction() -> Correction:
+    """A credit note above the threshold, which a second person has to approve."""
+    other = open_account("Bob")
+    record_usage(other.pk, cpu_s=50_000_000)
+    by = services.Author("Wrong price", User.objects.create_user("author").pk, "case-1")
+    return services.credit_in_full(bill(other).pk, by=by, now=AFTER_MAY)
 
 
 @pytest.fixture
@@ -49,6 +59,7 @@ def rows() -> dict[str, Model]:
         MailMessage.objects.create(
             account=account, kind="invoice_ready", subject_key="1", created_at=NOON, try_at=NOON
         ),
+        waiting_correction(),
         account,
         *(model.objects.all()[0] for model in (ApiKey, DiscountRule, Plan)),
         *(model.objects.all()[0] for model in (Host, Sandbox)),
