@@ -15,4 +15,5 @@ import billing.admin.price_books
 import billing.admin.prices
 import billing.admin.subscriptions
 import billing.admin.top_ups
+import billing.admin.unpriced
 import billing.admin.users  # noqa: F401 - imported so that they register, as the others

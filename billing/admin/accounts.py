@@ -29,8 +29,8 @@ from billing.admin.asking import (
     money_text,
 )
 from billing.admin.credits import UseCreditForm
-from billing.admin.invoices import UnpricedInWords
 from billing.admin.preview import preview_context
+from billing.admin.unpriced import UnpricedInWords
 from billing.credits import CreditKind
 from billing.facts import period_containing
 from billing.models import (

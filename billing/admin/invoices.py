@@ -8,36 +8,29 @@ from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.utils.html import format_html_join
-from django.utils.safestring import SafeString
 
 from billing import services
 from billing.admin.asking import (
-    MISSING,
     Question,
     WithButtons,
     ask,
     button,
     money,
-    price_text,
     text_field,
 )
 from billing.admin.corrections import CorrectionRows, CreditNoteRows, InvoiceCorrections
-from billing.admin.invoice_documents import ExplainedLines, InvoiceDocuments
+from billing.admin.invoice_documents import InvoiceDocuments
 from billing.admin.invoice_list import InvoiceList
-from billing.charges import PartKind
-from billing.models import (
-    CreditEntry,
-    Invoice,
-    InvoiceDiscount,
-    InvoiceLine,
-    InvoiceLinePart,
-    InvoiceTransition,
-    UnpricedUsage,
+from billing.admin.invoice_rows import (
+    InvoiceCreditRows,
+    InvoiceDiscountRows,
+    InvoiceLineRows,
+    InvoiceTransitionRows,
 )
-from billing.rating import decimal_text
-from metering.meters import UNITS, Meter
-from metering.pages import ReadOnlyPage, ReadOnlyRows
+from billing.models import (
+    Invoice,
+)
+from metering.pages import ReadOnlyPage
 
 REFUSALS = (
     services.InvoiceNotReadyError,
@@ -48,17 +41,6 @@ REFUSALS = (
 )
 RIGHT = "billing.change_invoice"
 VOID_RIGHT = "billing.void_invoice"
-_LIMITS = (PartKind.MINIMUM, PartKind.MAXIMUM)
-
-
-def part_text(part: InvoiceLinePart) -> str:
-    """Return how a part of a line's cost came about, in words."""
-    name = f"{part.kind.replace('_', ' ')}, tier {part.tier}" if part.tier else part.kind
-    if part.kind in _LIMITS:
-        return f"{name} {price_text(part.unit_price)}"
-    if part.kind == PartKind.FREE:
-        return f"{name}: {decimal_text(part.exact_quantity)}"
-    return f"{name}: {decimal_text(part.exact_quantity)} × {price_text(part.unit_price)}"
 
 
 class ReasonForm(forms.Form):
@@ -100,101 +82,6 @@ ISSUE_AGAIN = Question(
     "Void and issue again",
     ReasonForm,
 )
-
-
-class InvoiceTransitionRows(ReadOnlyRows[InvoiceTransition, Invoice]):
-    """From which state to which, when, by whom and why."""
-
-    model = InvoiceTransition
-    hide_title = True
-    fields = ("at", "from_status", "to_status", "by", "reason")
-    verbose_name_plural = "history"
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[InvoiceTransition]:
-        """Return the changes with the people who made them."""
-        return super().get_queryset(request).select_related("by")
-
-
-class InvoiceLineRows(ExplainedLines, ReadOnlyRows[InvoiceLine, Invoice]):
-    """What the invoice is for."""
-
-    model = InvoiceLine
-    hide_title = True
-    own_amount = money("amount", of="invoice")
-    own_discount = money("discount", of="invoice")
-    fields = (
-        "description",
-        "shown_quantity",
-        "unit",
-        "shown_price",
-        "how",
-        "own_amount",
-        "own_discount",
-        "period_start",
-        "period_end",
-    )
-    readonly_fields = ("shown_quantity", "shown_price", "how", "own_amount", "own_discount")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[InvoiceLine]:
-        """Return the lines with their parts."""
-        return super().get_queryset(request).select_related("invoice").prefetch_related("parts")
-
-    @admin.display(description="Quantity")
-    def shown_quantity(self, line: InvoiceLine) -> str:
-        """Return the quantity in the unit of the price."""
-        return decimal_text(line.exact_quantity)
-
-    @admin.display(description="Unit price")
-    def shown_price(self, line: InvoiceLine) -> str:
-        """Return the price of one unit, or how the line is charged."""
-        return (
-            price_text(line.unit_price)
-            if line.unit_price is not None
-            else str(line.get_charge_display())
-        )
-
-    @admin.display(description="How it came about")
-    def how(self, line: InvoiceLine) -> SafeString | str:
-        """Return the parts of the line's cost, a line each."""
-        texts = ((part_text(part),) for part in line.parts.all())
-        return format_html_join("", "<div>{}</div>", texts) or MISSING
-
-
-class InvoiceDiscountRows(ReadOnlyRows[InvoiceDiscount, Invoice]):
-    """What the discounts took off, in order."""
-
-    model = InvoiceDiscount
-    hide_title = True
-    own_base = money("base_amount", of="invoice", description="of")
-    own_fixed = money("fixed_amount", of="invoice")
-    own_amount = money("amount", of="invoice")
-    fields = ("position", "name", "base", "own_base", "shown_percent", "own_fixed", "own_amount")
-    readonly_fields = ("own_base", "shown_percent", "own_fixed", "own_amount")
-    verbose_name_plural = "applied discounts"
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[InvoiceDiscount]:
-        """Return the discounts with their invoice's currency."""
-        return super().get_queryset(request).select_related("invoice")
-
-    @admin.display(description="Percent")
-    def shown_percent(self, discount: InvoiceDiscount) -> str:
-        """Return the percentage."""
-        return f"{price_text(discount.percent)} %"
-
-
-class InvoiceCreditRows(ReadOnlyRows[CreditEntry, Invoice]):
-    """The credit that paid it."""
-
-    model = CreditEntry
-    hide_title = True
-    own_amount = money("amount", of="grant.account")
-    fields = ("recorded_at", "grant", "kind", "own_amount")
-    readonly_fields = ("own_amount",)
-    verbose_name_plural = "credit used"
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[CreditEntry]:
-        """Return the entries with their grants."""
-        return super().get_queryset(request).select_related("grant__account")
 
 
 @admin.register(Invoice)
@@ -404,33 +291,3 @@ def _change(
         return f"{changed}: {changed.get_status_display()}."
 
     return ask(page, request, invoice, question, work)
-
-
-class UnpricedInWords:
-    """The columns of unpriced usage."""
-
-    @admin.display(description="quantity")
-    def shown_quantity(self, row: UnpricedUsage) -> str:
-        """Return the quantity with its unit."""
-        return f"{decimal_text(row.exact_quantity)} {UNITS[Meter(row.meter)].shown}"
-
-
-@admin.register(UnpricedUsage)
-class UnpricedUsageAdmin(UnpricedInWords, ReadOnlyPage[UnpricedUsage]):
-    """Usage that no price was found for, as of the last look."""
-
-    list_display = (
-        "account",
-        "meter",
-        "shown_quantity",
-        "reason",
-        "period_start",
-        "period_end",
-        "billing_period_start",
-        "noted_at",
-    )
-    list_filter = ("reason", "meter")
-    list_select_related = ("account",)
-    search_fields = ("account__name", "account__id")
-    date_hierarchy = "billing_period_start"
-    readonly_fields = ("shown_quantity",)
