@@ -84,10 +84,12 @@ CSRF_TRUSTED_ORIGINS = environment.names("CSRF_TRUSTED_ORIGINS")
 INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",
+    "unfold.contrib.import_export",
     "soulbox",
     "payments",
     "billing",
     "metering",
+    "import_export",
     "psqlextra",
     "pgtrigger",
     "django_otp",

@@ -29,6 +29,9 @@ from billing.admin.asking import (
     money_text,
 )
 from billing.admin.credits import UseCreditForm
+from billing.admin.export_tables import ACCOUNTS, CONTACTS
+from billing.admin.import_tables import ContactResource
+from billing.admin.importing import Imports
 from billing.admin.preview import preview_context
 from billing.admin.unpriced import UnpricedInWords
 from billing.credits import CreditKind
@@ -106,10 +109,13 @@ class ApiKeyRows(ReadOnlyRows[ApiKey, Account]):
 
 
 @admin.register(Account)
-class AccountAdmin(AccountList, AsksWhy, ServicePage[Account]):
+class AccountAdmin(Imports, AccountList, AsksWhy, ServicePage[Account]):
     """Who pays."""
 
     form = AccountForm
+    export_tables = (ACCOUNTS, CONTACTS)
+    import_resource = ContactResource
+    import_rights = ("billing.change_account",)
     readonly_fields = (
         "id",
         "opened_at",

@@ -26,6 +26,8 @@ from billing.admin.asking import (
     time_field,
 )
 from billing.admin.bulk_grants import GrantsInBulk
+from billing.admin.export_tables import CREDIT_ENTRIES, CREDITS, LEDGER
+from billing.admin.exporting import Exports
 from billing.admin.listing import Totals, WithTotals, grouped_money
 from billing.credits import RESERVED_REFERENCES, CreditKind
 from billing.models import CreditEntry, CreditGrant
@@ -148,10 +150,11 @@ class LeftFilter(admin.SimpleListFilter):
 
 
 @admin.register(CreditGrant)
-class CreditGrantAdmin(GrantsInBulk, WithTotals[CreditGrant], ServicePage[CreditGrant]):
+class CreditGrantAdmin(Exports, GrantsInBulk, WithTotals[CreditGrant], ServicePage[CreditGrant]):
     """Credit that accounts were given, and what is left of it. Adding a row grants credit."""
 
     form = CreditGrantForm
+    export_tables = (CREDITS, CREDIT_ENTRIES)
     granted_amount = money("granted", of="account")
     left = money("balance", of="account")
     list_display = (
@@ -288,9 +291,10 @@ def _revoke(request: HttpRequest, grant: CreditGrant, said: Mapping[str, Any]) -
 
 
 @admin.register(CreditEntry)
-class CreditEntryAdmin(ReadOnlyPage[CreditEntry]):
+class CreditEntryAdmin(Exports, ReadOnlyPage[CreditEntry]):
     """The credit ledger."""
 
+    export_tables = (LEDGER,)
     own_amount = money("amount", of="grant.account")
     list_display = (
         "recorded_at",

@@ -13,6 +13,9 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_POST
 
 from billing.admin.asking import AsksWhy, CheckedForm, money, price_text
+from billing.admin.export_tables import DISCOUNT_RULES
+from billing.admin.import_tables import DiscountRuleResource
+from billing.admin.importing import Imports
 from billing.admin.listing import Totals, WithTotals, grouped_money
 from billing.lifecycle import NOT_FINAL
 from billing.models import DiscountRule, InvoiceDiscount
@@ -40,12 +43,15 @@ class DiscountRuleForm(CheckedForm[DiscountRule]):
 
 
 @admin.register(DiscountRule)
-class DiscountRuleAdmin(AsksWhy, WithTotals[DiscountRule]):
+class DiscountRuleAdmin(Imports, AsksWhy, WithTotals[DiscountRule]):
     """Discounts: for what, how much, to whom and when."""
 
     change_form_outer_after_template = "admin/billing/rule_preview_area.html"
 
     form = DiscountRuleForm
+    export_tables = (DISCOUNT_RULES,)
+    import_resource = DiscountRuleResource
+    import_rights = ("billing.add_discountrule", "billing.change_discountrule")
     reached_amount = money("min_amount", description="reached amount")
     amount_off = money("amount")
     given_so_far = money("given", description="given so far")

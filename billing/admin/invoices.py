@@ -19,6 +19,8 @@ from billing.admin.asking import (
     text_field,
 )
 from billing.admin.corrections import CorrectionRows, CreditNoteRows, InvoiceCorrections
+from billing.admin.export_tables import INVOICE_LINES, INVOICES
+from billing.admin.exporting import Exports
 from billing.admin.invoice_documents import InvoiceDocuments
 from billing.admin.invoice_list import InvoiceList
 from billing.admin.invoice_rows import (
@@ -86,10 +88,11 @@ ISSUE_AGAIN = Question(
 
 @admin.register(Invoice)
 class InvoiceAdmin(
-    InvoiceDocuments, InvoiceList, InvoiceCorrections, WithButtons, ReadOnlyPage[Invoice]
+    Exports, InvoiceDocuments, InvoiceList, InvoiceCorrections, WithButtons, ReadOnlyPage[Invoice]
 ):
     """Invoices. Their figures come from the services; a person says when."""
 
+    export_tables = (INVOICES, INVOICE_LINES)
     own_subscription_fee = money("subscription_fee")
     own_usage_fee = money("usage_fee")
     own_discounts = money("discounts")

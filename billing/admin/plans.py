@@ -4,6 +4,8 @@ from django.contrib import admin
 from django.http import HttpRequest
 
 from billing.admin.asking import AsksWhy, CheckedForm, money
+from billing.admin.export_tables import PLANS
+from billing.admin.exporting import Exports
 from billing.models import Plan
 from metering.pages import Page
 
@@ -25,10 +27,11 @@ class PlanForm(CheckedForm[Plan]):
 
 
 @admin.register(Plan)
-class PlanAdmin(AsksWhy, Page[Plan]):
+class PlanAdmin(Exports, AsksWhy, Page[Plan]):
     """What is on offer."""
 
     form = PlanForm
+    export_tables = (PLANS,)
     shown_monthly_fee = money("monthly_fee")
     shown_annual_fee = money("annual_fee")
     shown_credits = money("monthly_credits")

@@ -24,7 +24,8 @@ from billing.admin.asking import (
     text_field,
     time_field,
 )
-from billing.admin.prices import PriceInWords, is_settled, price_summary
+from billing.admin.prices import PriceInWords, price_summary
+from billing.admin.settled_prices import is_settled
 from billing.models import Account, Price, PriceBook, PriceBookVersion
 from metering.pages import Page, ReadOnlyRows
 

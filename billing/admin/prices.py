@@ -21,23 +21,13 @@ from billing.admin.asking import (
     money_text,
     price_text,
 )
+from billing.admin.export_tables import PRICES, TIERS
+from billing.admin.import_tables import PriceResource
+from billing.admin.importing import Imports
+from billing.admin.settled_prices import STAYS, is_settled
 from billing.models import Price, PriceBookVersion, PriceTier
 from billing.models.prices import TIERED
 from metering.pages import Page, TabularInline
-
-STAYS = (
-    "Prices that hold for somebody stay. Start a new version on the price book's page, and change "
-    "the price there before it is in force."
-)
-
-
-def is_settled(version: PriceBookVersion, now: datetime) -> bool:
-    """Return whether a version's prices hold or held for somebody, so that they have to stay.
-
-    A book that no plan and no subscription names prices nothing yet.
-    """
-    book = version.book
-    return version.effective_from <= now and (book.plans.exists() or book.subscriptions.exists())
 
 
 def price_summary(price: Price) -> str:
@@ -209,10 +199,13 @@ class PriceForm(CheckedForm[Price]):
 
 
 @admin.register(Price)
-class PriceAdmin(AsksWhy, PriceInWords, Page[Price]):
+class PriceAdmin(Imports, AsksWhy, PriceInWords, Page[Price]):
     """How a meter is charged for in one version and currency."""
 
     form = PriceForm
+    export_tables = (PRICES, TIERS)
+    import_resource = PriceResource
+    import_rights = ("billing.add_price", "billing.change_price")
     list_display = ("meter", "version", "in_words", "charge", "currency", "tiers_in_words")
     list_filter = ("charge", "meter", "currency", "version__book")
     list_select_related = ("version__book",)

@@ -26,6 +26,8 @@ from billing.admin.asking import (
     row_field,
     searched_row_field,
 )
+from billing.admin.export_tables import SUBSCRIPTIONS
+from billing.admin.exporting import Exports
 from billing.admin.subscription_list import SubscriptionList
 from billing.fees import Interval
 from billing.models import Plan, PriceBook, Subscription
@@ -127,10 +129,11 @@ def _end(subscription: Subscription) -> str:
 
 
 @admin.register(Subscription)
-class SubscriptionAdmin(SubscriptionList, ServicePage[Subscription]):
+class SubscriptionAdmin(Exports, SubscriptionList, ServicePage[Subscription]):
     """Who is on which plan. Adding one puts the account on it now, in place of the old."""
 
     form = SubscriptionForm
+    export_tables = (SUBSCRIPTIONS,)
     own_fee = money("fee", of="account")
     own_credits = money("monthly_credits", of="account")
     list_display = (

@@ -11,6 +11,8 @@ READERS_OF_THE_CLOCK = (
     "billing.admin.corrections",
     "billing.admin.credits",
     "billing.admin.invoices",
+    "billing.admin.bulk_grants",
+    "billing.admin.import_tables",
     "billing.admin.messages",
     "billing.admin.price_books",
     "billing.admin.prices",

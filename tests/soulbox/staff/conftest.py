@@ -12,6 +12,7 @@ from billing.models import (
     ApiKey,
     Budget,
     Correction,
+    CreditEntry,
     DiscountRule,
     MailMessage,
     Plan,
@@ -61,7 +62,7 @@ def rows() -> dict[str, Model]:
         ),
         waiting_correction(),
         account,
-        *(model.objects.all()[0] for model in (ApiKey, DiscountRule, Plan)),
+        *(model.objects.all()[0] for model in (ApiKey, CreditEntry, DiscountRule, Plan)),
         *(model.objects.all()[0] for model in (Host, Sandbox)),
     ]
     return {row._meta.label_lower: row for row in made}

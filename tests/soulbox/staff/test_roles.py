@@ -36,6 +36,8 @@ METERING = {OPERATOR}
 # Told apart from the table of rights on purpose: this is what comes out.
 DONE_BY: dict[str, dict[str, set[Role]]] = {
     "billing.account": {
+        "export": set(Role),
+        "import": MONEY,
         "add": MONEY,
         "change": MONEY,
         "preview": set(Role),
@@ -51,14 +53,17 @@ DONE_BY: dict[str, dict[str, set[Role]]] = {
     "billing.budget": {"add": MONEY, "change": MONEY},
     "billing.mailmessage": {"send_again": MONEY, "send_chosen_again": MONEY},
     "billing.creditgrant": {
+        "export": set(Role),
         "add": MONEY,
         "revoke": MONEY,
         "revoke_chosen": MONEY,
         "grant_from_file": MONEY,
     },
     "billing.correction": {"approve": {MANAGER}, "reject": {MANAGER}},
-    "billing.discountrule": {"add": MONEY, "change": MONEY},
+    "billing.creditentry": {"export": set(Role)},
+    "billing.discountrule": {"export": set(Role), "import": MONEY, "add": MONEY, "change": MONEY},
     "billing.invoice": {
+        "export": set(Role),
         "draft_again": MONEY,
         "finalise": MONEY,
         "accept_amount": MONEY,
@@ -71,8 +76,14 @@ DONE_BY: dict[str, dict[str, set[Role]]] = {
         "void": {MANAGER},
         "issue_again": {MANAGER},
     },
-    "billing.plan": {"add": MONEY, "change": MONEY},
-    "billing.price": {"add": MONEY, "change": MONEY, "delete": MONEY},
+    "billing.plan": {"export": set(Role), "add": MONEY, "change": MONEY},
+    "billing.price": {
+        "export": set(Role),
+        "import": MONEY,
+        "add": MONEY,
+        "change": MONEY,
+        "delete": MONEY,
+    },
     "billing.pricebook": {
         "add": MONEY,
         "change": MONEY,
@@ -81,6 +92,7 @@ DONE_BY: dict[str, dict[str, set[Role]]] = {
     },
     "billing.pricebookversion": {"add": MONEY, "change": MONEY, "add_price": MONEY},
     "billing.subscription": {
+        "export": set(Role),
         "add": MONEY,
         "cancel": MONEY,
         "cancel_now": MONEY,
@@ -143,11 +155,22 @@ def buttons(page: admin.ModelAdmin[Any]) -> list[str]:
     ]
 
 
+def files(page: admin.ModelAdmin[Any]) -> list[str]:
+    """Return whether a page takes or gives files, by the names of django-import-export."""
+    return [name for name in ("export", "import") if hasattr(page, f"has_{name}_permission")]
+
+
 def place(page: admin.ModelAdmin[Any], name: str, row: str) -> str:
     """Return where a form or a button is: of the list itself, or of a row."""
     label = page.opts.label_lower
-    of_list = name == "add" or name in (getattr(page, "actions_list", None) or ())
-    return address(label, name) if of_list else address(label, row, name)
+    of_list = {
+        "add",
+        "export",
+        "import",
+        "process_import",
+        *(getattr(page, "actions_list", ()) or ()),
+    }
+    return address(label, name) if name in of_list else address(label, row, name)
 
 
 def actions(page: admin.ModelAdmin[Any]) -> list[str]:
@@ -187,6 +210,7 @@ def test_the_page_shows_a_role_what_it_may_do(role: Role, label: str) -> None:
             for right in getattr(page, name).allowed_permissions
         )
     }
+    shown |= {name for name in files(page) if getattr(page, f"has_{name}_permission")(request)}
     if page.has_add_permission(request):
         shown.add("add")
     if page.has_change_permission(request):
@@ -211,7 +235,8 @@ def test_a_post_without_the_right_is_refused_and_writes_nothing(
                 # Where there is no such row, that is said before the right is asked for.
                 refusals = {403} if form == "add" or label in rows else {302, 403, 404}
                 assert client.post(at, {"post": "yes"}).status_code in refusals, at
-            for name in set(buttons(page)) - may:
+            taken = {"process_import"} if "import" in {*files(page)} - may else set()
+            for name in ({*buttons(page), *files(page)} - may) | taken:
                 at = place(page, name, row)
                 said = {"answered": "1", "reason": "x"}
                 assert client.post(at, said).status_code == 403, at
