@@ -23,6 +23,9 @@ class AccountForm(CheckedForm[Account]):
             "anchor_day",
             "tax_rate",
             "tax_is_inclusive",
+            "address",
+            "tax_id",
+            "billing_email",
         )
         widgets = {
             "currency": UnfoldAdminTextInputWidget,
@@ -33,6 +36,8 @@ class AccountForm(CheckedForm[Account]):
             "there.",
             "anchor_day": "The day of the month its periods start on. 1: calendar months.",
             "tax_rate": "A fraction, 0.19 for 19 %.",
+            "address": "As printed on its invoices, line by line.",
+            "billing_email": "Where invoices go beside the members who see them.",
             "tax_is_inclusive": "Prices contain the tax; else it comes on top.",
         }
 

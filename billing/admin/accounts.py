@@ -137,6 +137,7 @@ class AccountAdmin(Imports, AccountList, AsksWhy, ServicePage[Account]):
     fieldsets = (
         (None, {"fields": (("name", "currency"), ("id", "opened_at"))}),
         ("Tax", {"fields": (("tax_rate", "tax_is_inclusive"),)}),
+        ("On its invoices", {"fields": ("address", ("tax_id", "billing_email"))}),
         (
             "Periods",
             {
