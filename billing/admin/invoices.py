@@ -124,16 +124,12 @@ class InvoiceAdmin(
         InvoiceTransitionRows,
     )
     actions = ("draft_again", "finalise")
+    # In menus: side by side they are wider than the page.
     actions_detail = (
         "accept_amount",
         "send",
-        "mark_paid",
-        "retry_payment",
-        "write_off",
-        "void",
-        "issue_again",
-        "credit",
-        "re_rate",
+        {"title": "Payment", "items": ["mark_paid", "retry_payment", "write_off"]},
+        {"title": "Correct", "items": ["credit", "re_rate", "void", "issue_again"]},
     )
     fieldsets = (
         (
