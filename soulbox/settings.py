@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from soulbox import environment
@@ -155,8 +156,8 @@ WHITENOISE_USE_FINDERS = EMBEDDED is not None
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
-DATETIME_FORMAT = "Y-m-d H:i:s"
-DATE_FORMAT = "Y-m-d"
+# Django's own formats of the language come before DATETIME_FORMAT here, and after these.
+FORMAT_MODULE_PATH = "soulbox.formats"
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["billing.authentication.ApiKeyAuthentication"],
@@ -181,10 +182,17 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": [],
     "SERVE_AUTHENTICATION": [],
 }
+
+
+def _favicon(_request: object) -> str:
+    return static("soulbox/favicon.svg")
+
+
 UNFOLD = {
     "SITE_TITLE": "SoulBox Billing",
     "SITE_HEADER": "SoulBox Billing",
     "SITE_URL": reverse_lazy("docs"),
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _favicon}],
     "SHOW_HISTORY": True,
     "DASHBOARD_CALLBACK": "billing.admin.desk.dashboard",
     "SIDEBAR": {"show_search": True, "navigation": "billing.admin.navigation.navigation"},
