@@ -236,6 +236,10 @@ def _adjusted(line: InvoiceLine) -> str:
 def _late_usage(invoice: Invoice, line: InvoiceLine) -> tuple[LateWindow, ...]:
     if line.kind != InvoiceLine.Kind.ADJUSTMENT or not line.meter:
         return ()
+    about = InvoiceAdjustment.objects.filter(line=line).first()
+    if about and about.correction_line_id:
+        # A correction's line is for none, though the invoice may settle some of the same span.
+        return ()
     rows = _late_rows(invoice, line)[:MOST_LATE_WINDOWS]
     return tuple(LateWindow(r.sandbox_id, r.window_start, int(r.quantity)) for r in rows)
 

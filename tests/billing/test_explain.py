@@ -23,7 +23,8 @@ from metering.models import UsageRecord
 from metering.period import WINDOW
 from tests.billing.final_invoices import Used, draft_of, issue, line, usage_line
 from tests.billing.price_lists import add_tiered_price, make_book
-from tests.billing.usage import MAY, NOON, bill, open_account, record_usage
+from tests.billing.test_late_usage import become_late
+from tests.billing.usage import AFTER_MAY, JUNE, MAY, NOON, bill, open_account, record_usage
 
 CPU_S = 10**9
 
@@ -250,6 +251,22 @@ def test_an_adjustment_tells_the_late_usage_it_is_for() -> None:
     told = explain_line(every_other_kind().pk, 6)
     assert [late.quantity for late in told.late_usage] == [-150 * CPU_S, -50 * CPU_S]
     assert "late usage of the line" in {check.name for check in told.checks}
+
+
+@pytest.mark.django_db
+def test_late_usage_of_a_span_is_not_told_of_a_correction_of_it() -> None:
+    account = open_account()
+    record_usage(account.pk, cpu_s=1_000_000)
+    may = bill(account)
+    Price.objects.filter(meter="cpu").update(unit_price=Decimal("0.00002"))
+    services.rerate(may.pk, by=services.Author("Wrong price"), now=AFTER_MAY)
+    become_late(account, 500_000 * CPU_S)
+    june = bill(account, JUNE)
+    late, corrected = (explain_line(june.pk, position) for position in (1, 2))
+    assert (late.amount.text, corrected.amount.text) == ("10.00", "8.00")
+    assert [one.quantity for one in late.late_usage] == [500_000 * CPU_S]
+    assert corrected.late_usage == ()
+    assert (late.sums, corrected.sums) == (True, True)
 
 
 @pytest.mark.django_db
