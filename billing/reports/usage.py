@@ -12,6 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from billing.facts import AccountPeriod, facts_of, schedules_of
+from billing.history import BILLING_A_PERIOD
 from billing.lifecycle import InvoiceStatus
 from billing.models import Account, Invoice, InvoiceLine
 from billing.money import Money
@@ -111,7 +112,10 @@ def periods_of(accounts: Sequence[Account], month: Month, *, now: datetime) -> l
     known = {account.pk: account for account in accounts}
     invoices = (
         Invoice.objects.filter(
-            account__in=accounts, period_start__gte=around.start, period_start__lt=around.end
+            account__in=accounts,
+            kind__in=BILLING_A_PERIOD,
+            period_start__gte=around.start,
+            period_start__lt=around.end,
         )
         .exclude(status=InvoiceStatus.VOID)
         .order_by("period_start", "pk")

@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 
 from billing import services
 from billing.models import Account, Invoice, InvoiceLine
+from billing.money import Money
 from billing.reports.catalogue import REPORTS, Asked
 from billing.reports.month import Month
 from tests.billing.reports.world import MID_JUNE, bill_a_busy_may, tell
@@ -290,6 +291,26 @@ def test_sandboxes_share_out_the_whole_of_what_was_used_and_its_exact_cost() -> 
         assert used[key] == row["base_quantity"]
         exact = cost[key] - Fraction(row["cost"].amount)
         assert abs(exact) <= Fraction(1, 200)
+
+
+def test_invoices_that_bill_no_period_count_no_usage_again() -> None:
+    account = open_account()
+    record_usage(account.pk, cpu_s=10**6)
+    bill(account)
+    before = rows_of("usage"), rows_of("usage_by_sandbox")
+    top_up = services.request_top_up(account.pk, Decimal(50), now=NOON - timedelta(hours=1))
+    services.grant_top_up(top_up.pk, now=NOON + timedelta(hours=1))
+    fee = Money(Decimal(299), "USD")
+    copied = services.MirroredInvoice(
+        number="STRIPE-0001",
+        period=MAY,
+        lines=[services.MirroredLine("Team plan", MAY, fee)],
+        tax=Money(Decimal(0), "USD"),
+        total=fee,
+        is_paid=True,
+    )
+    services.mirror_invoice(account.pk, copied, now=NOON)
+    assert (rows_of("usage"), rows_of("usage_by_sandbox")) == before
 
 
 def test_usage_that_is_not_kept_any_more_is_said_and_not_guessed() -> None:
