@@ -144,8 +144,9 @@ def _finalise_batch(
         if not _is_of_an_account(error):
             return False
         for closing in claimed:
+            report.tried.add(closing.draft.pk)
             _finalise_one(closing, report, because=because, now=now)
-        return False
+        return bool(claimed)
     report.finalised += len(outcome.final)
     report.empty += len(outcome.empty)
     for invoice in outcome.final:
