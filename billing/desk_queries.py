@@ -43,7 +43,8 @@ SHOWN = 5
 class Revenue:
     """What final invoices of one month and currency ask for, void ones left out.
 
-    `net` is the total without tax, after discounts and credit.
+    `net` is the total without tax, after discounts and credit. Of a remainder below zero it is
+    below zero too, though the invoice asks for nothing: what it became pays later ones.
     """
 
     month: date
@@ -142,7 +143,11 @@ def revenue_by_month(since: datetime) -> list[Revenue]:
         .exclude(kind=Invoice.Kind.TOP_UP)
         .annotate(month=TruncMonth("finalised_at"))
         .values("month", "currency")
-        .annotate(invoices=Count("pk"), net=Sum(F("total_amount") - F("tax")), taxes=Sum("tax"))
+        .annotate(
+            invoices=Count("pk"),
+            net=Sum(F("total_amount") - F("credited") - F("tax")),
+            taxes=Sum("tax"),
+        )
         .order_by("month", "currency")
     )
     return [

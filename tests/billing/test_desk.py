@@ -24,8 +24,10 @@ from metering.summaries import summarise_usage
 from tests.billing import admin_pages
 from tests.billing.admin_pages import text_of
 from tests.billing.test_desk_lists import HOSTILE, final_invoices
+from tests.billing.test_late_usage import become_late
 from tests.billing.usage import (
     AFTER_MAY,
+    JUNE,
     MAY,
     NOON,
     OPENED,
@@ -173,6 +175,22 @@ def test_revenue_is_without_tax_and_void_invoices_by_month_and_currency() -> Non
         (date(2010, 3, 1), "USD", 1, Decimal(20)),
         (date(2010, 4, 1), "USD", 1, Decimal(40)),
     ]
+
+
+def test_a_remainder_that_became_credit_is_revenue_given_back() -> None:
+    ada = open_account("Ada")
+    Account.objects.filter(pk=ada.pk).update(tax_rate=Decimal("0.19"))
+    record_usage(ada.pk, cpu_s=10**6)
+    bill(ada)
+    become_late(ada, -900_000 * 10**9)
+    june = bill(ada, JUNE)
+    assert (june.total_amount, june.tax, june.credited) == (
+        Decimal(0),
+        Decimal("-2.05"),
+        Decimal("12.85"),
+    )
+    [may, june_] = desk_queries.revenue_by_month(MAY.start)
+    assert (may.net, june_.net, june_.tax) == (12, Decimal("-10.80"), Decimal("-2.05"))
 
 
 def test_what_is_owed_is_by_currency_and_state() -> None:
