@@ -174,17 +174,20 @@ def test_a_request_does_so_much_and_says_that_there_is_more(
 def test_a_run_goes_on_after_a_batch_that_was_done_account_by_account(
     accounts: list[Account], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail_for_ada(facts: PeriodFacts) -> Statement:
-        if any(span.usage.get(Meter.CPU) == 10**15 for span in facts.usage):
+    services.draft_due_invoices(AFTER_MAY)
+    first = Invoice.objects.order_by("pk")[0]
+    used = 10**15 * (accounts.index(first.account) + 1)
+
+    def fail_for_first(facts: PeriodFacts) -> Statement:
+        if any(span.usage.get(Meter.CPU) == used for span in facts.usage):
             raise RuntimeError("Nobody expected this.")
         return state_period(facts)
 
-    services.draft_due_invoices(AFTER_MAY)
     monkeypatch.setattr("billing.services.billing_run.ACCOUNTS_A_BATCH", 1)
-    monkeypatch.setattr("billing.services.finalising.state_period", fail_for_ada)
+    monkeypatch.setattr("billing.services.finalising.state_period", fail_for_first)
     report = services.generate_invoices(services.Scope(), now=AFTER_MAY)
     assert (report.finalised, report.has_more) == (1, False)
-    assert [account_id for account_id, _ in report.parked] == [accounts[0].pk]
+    assert [account_id for account_id, _ in report.parked] == [first.account_id]
 
 
 def test_fees_far_above_the_accounts_own_wait_for_a_person(accounts: list[Account]) -> None:
