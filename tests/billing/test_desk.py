@@ -190,7 +190,7 @@ def test_a_remainder_that_became_credit_is_revenue_given_back() -> None:
         Decimal("12.85"),
     )
     [may, june_] = desk_queries.revenue_by_month(MAY.start)
-    assert (may.net, june_.net, june_.tax) == (12, Decimal("-10.80"), Decimal("-2.05"))
+    assert (may.net, june_.net, june_.tax) == (Decimal(12), Decimal("-10.80"), Decimal("-2.05"))
 
 
 def test_what_is_owed_is_by_currency_and_state() -> None:
