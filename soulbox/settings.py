@@ -39,16 +39,22 @@ else:
     CACHE_REDIS_URL = environment.text("CACHE_REDIS_URL") or REDIS_URL
 
 
-def _database(url: str) -> dict[str, object]:
+def _database(url: str, **more: str) -> dict[str, object]:
+    # A cut connection is noticed, and a locked row does not hold a worker for ever.
+    parameters = {"lock_timeout": "30s", **more}
+    options = " ".join(f"-c {name}={value}" for name, value in parameters.items())
     return {
         **dj_database_url.parse(url, engine="psqlextra.backend", conn_health_checks=True),
-        # A cut connection is noticed, and a locked row does not hold a worker for ever.
-        "OPTIONS": {"connect_timeout": 5, "options": "-c lock_timeout=30s"},
+        "OPTIONS": {"connect_timeout": 5, "options": options},
     }
 
 
 # Two roles: `default` uses the tables, `owner` makes them. `migrate` runs as the owner.
-DATABASES = {"default": _database(DATABASE_URL), "owner": _database(DATABASE_OWNER_URL)}
+DATABASES = {
+    # A process that stands still in a transaction loses it, and the locks with it.
+    "default": _database(DATABASE_URL, idle_in_transaction_session_timeout="45s"),
+    "owner": _database(DATABASE_OWNER_URL),
+}
 DATABASE_ROUTERS = ["soulbox.routers.OwnerMigrates"]
 POSTGRES_EXTRA_DB_BACKEND_BASE = "django.db.backends.postgresql"
 # Each migration names the extensions it needs; nothing is made behind its back.

@@ -1,15 +1,15 @@
 """The billing run: drafts the periods that are over and finalises the drafts that are ready.
 
 The tables are the work list. A batch of accounts is claimed by locking their rows, and done in
-one transaction: a worker that dies lets go of them at once, and the next one finds them undone.
+one transaction: a worker that dies lets go of them at once, one that stands still after a while
+(docs/adr/0009), and the next one finds them undone.
 An account that fails is parked, and the others go on.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from uuid import UUID
@@ -39,8 +39,6 @@ from billing.statement import Statement, state_period
 ACCOUNTS_A_BATCH = 500
 BATCHES_A_SWEEP = 40
 """About a minute's work for one worker. The next sweep goes on."""
-HELD_AT_MOST = "45s"
-"""A worker that stands still in the middle of a batch loses it after this."""
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +104,7 @@ def _draft_batch(scope: Scope, now: datetime, report: RunReport) -> bool:
     claimed: list[Account] = []
     failed: list[tuple[UUID, Exception]] = []
     try:
-        with _held():
+        with transaction.atomic():
             claimed += _claim_accounts(scope, report, now)
             drafts = _state(claimed, failed, now=now)
             write_new_statements(drafts, now=now)
@@ -130,7 +128,7 @@ def _finalise_batch(
     """Finalise a batch of drafts; return whether there may be another."""
     claimed: list[Closing] = []
     try:
-        with _held():
+        with transaction.atomic():
             claimed += _claim_drafts(scope, report.tried, now)
             outcome = close_periods(claimed, because=because, now=now)
             _note_waiting(outcome.waiting, now=now)
@@ -171,13 +169,6 @@ def _finalise_one(closing: Closing, report: RunReport, *, because: Because, now:
     except InvoiceNotReadyError as reason:
         report.add_waiting(closing.account.pk, str(reason))
         _note_waiting([(closing.draft, reason)], now=now)
-
-
-@contextmanager
-def _held() -> Iterator[None]:
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{HELD_AT_MOST}'")
-        yield
 
 
 def _is_of_an_account(error: Exception) -> bool:
