@@ -42,6 +42,16 @@ class Page(ModelAdmin[M]):
     list_per_page = 50
     show_full_result_count = False
 
+    def save_model(self, request: HttpRequest, obj: M, form: Any, change: Any) -> None:
+        """Save what was changed in the form, and nothing else of the row.
+
+        Programs write the same rows: what they wrote since the form's row was read would be lost.
+        """
+        del request
+        fields = obj._meta.concrete_fields  # noqa: SLF001 - Django's documented way
+        columns = {field.name for field in fields}
+        obj.save(update_fields=columns.intersection(form.changed_data) if change else None)
+
     def has_delete_permission(self, request: HttpRequest, obj: M | None = None) -> bool:
         """Return that nobody deletes rows here."""
         del request, obj
