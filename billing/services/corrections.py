@@ -138,10 +138,19 @@ def propose(
 
 
 def needs_approval(correction: Correction) -> bool:
-    """Return whether a second person has to approve so large a correction.
+    """Return whether a second person has to approve a correction: one that is large.
 
-    What corrected the invoice without one counts too: many small ones are a large one.
+    What corrected the invoice without one counts too: many small ones are a large one. And a
+    re-rating that asks for money again which somebody gave back by hand, however small.
     """
+    if correction.origin == Correction.Origin.RERATING and correction.net > 0:
+        by_hand = Correction.objects.filter(
+            invoice=correction.invoice_id,
+            origin=Correction.Origin.BY_HAND,
+            status=Correction.Status.APPLIED,
+        )
+        if by_hand.exists():
+            return True
     threshold: int = settings.BILLING_APPROVAL_THRESHOLD
     alone = (
         Correction.objects.filter(

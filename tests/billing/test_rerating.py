@@ -129,6 +129,17 @@ def test_what_a_person_credited_is_part_of_what_was_invoiced() -> None:
     assert amounts(rerate(may)) == {"usage": -1}
 
 
+def test_goodwill_is_not_asked_for_again_without_a_second_person() -> None:
+    account = open_account()
+    invoice = invoiced(account)
+    goodwill = Author("Goodwill", reference="case-1")
+    services.credit_amount(invoice.pk, Decimal(2), by=goodwill, now=LATER)
+    correction = rerate(invoice)
+    assert correction is not None
+    assert (correction.net, correction.status) == (2, "proposed")
+    assert not InvoiceAdjustment.objects.exists()
+
+
 def test_credit_follows_what_the_period_costs() -> None:
     account = open_account(plan_code="professional")
     may = invoiced(account, cpu_s=8_000_000)
