@@ -29,6 +29,7 @@ _CHECKED_UP_TO = "billing.conservation_checked_up_to"
 def sweep_billing() -> None:
     """Do what has become due since the last sweep: credits, drafts, final invoices, top-ups."""
     now = datetime.now(UTC)
+    services.end_stalled_sessions()
     services.grant_due_credits(now)
     services.draft_due_invoices(now)
     services.finalise_due_invoices(now)

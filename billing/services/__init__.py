@@ -97,6 +97,7 @@ from billing.services.prices import PriceBookRefusedError, copy_book, start_vers
 from billing.services.rerating import approve_correction, difference_of, rerate
 from billing.services.run_reports import RunReport, Scope, is_month
 from billing.services.safety import SafetyBoundError, accept_amount
+from billing.services.stalled import end_stalled_sessions
 from billing.services.subscriptions import (
     AgreedTerms,
     SubscriptionRefusedError,
@@ -173,6 +174,7 @@ __all__ = [
     "draft_current_period",
     "draft_due_invoices",
     "draft_invoice",
+    "end_stalled_sessions",
     "expire_due_credits",
     "finalise_due_invoices",
     "finalise_invoice",
