@@ -134,11 +134,13 @@ def send_invoice(invoice_id: int, *, now: datetime) -> int:
 def attachments_of(message: MailMessage, *, now: datetime) -> Sequence[tuple[str, bytes, str]]:
     """Return what is attached to a message: file name, content and type of each.
 
-    A ready invoice comes as PDF, the one that downloads give too.
+    A ready invoice comes as PDF, the one that downloads give too. Raises ValueError.
     """
     if message.kind != MailMessage.Kind.INVOICE_READY:
         return ()
-    invoice = Invoice.objects.only("pk").get(number=message.subject_key)
+    invoice = Invoice.objects.only("pk").filter(number=message.subject_key).first()
+    if invoice is None:
+        raise ValueError(f"There is no invoice {message.subject_key} to attach.")
     pdf = invoice_pdf(invoice.pk, now=now)
     return [(pdf.name, pdf.content, pdf.content_type)]
 

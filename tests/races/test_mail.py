@@ -69,7 +69,8 @@ def write_many() -> None:
     MailMessage.objects.bulk_create(
         MailMessage(
             account_id=first.account_id,
-            kind=first.kind,
+            # About no invoice, since there is none of that number to attach.
+            kind=MailMessage.Kind.PAYMENT_FAILED,
             subject_key=f"more {number}",
             recipient=first.recipient,
             subject=first.subject,
