@@ -2,7 +2,7 @@
 """How many invoices a billing run drafts and finalises in a second, by one worker and by two.
 
     make bench-invoices            10,000 accounts with six meters each, and up to 100,000
-    QUICK=1 make bench-invoices    500 accounts, and up to 2,000
+    QUICK=1 make bench-invoices    300 accounts, and up to 1,500
 
 Beside it, in the same run: the same work account by account, each row created by the ORM, and a
 bare COPY of the rows that the run has left. It runs on a PostgreSQL and a Redis of its own, which

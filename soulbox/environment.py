@@ -124,6 +124,14 @@ def text(name: str) -> str:
     return os.environ.get(name) or VARIABLES[name].default
 
 
+def short_text(name: str, *, longest: int) -> str:
+    """Return the variable as given, else its default. Raises ImproperlyConfigured, naming it."""
+    value = text(name)
+    if len(value) > longest:
+        raise ImproperlyConfigured(f"{name} has {len(value)} characters. Use {longest} at most.")
+    return value
+
+
 def integer(name: str) -> int:
     """Return the variable as a whole number. Raises ImproperlyConfigured, naming it."""
     value = text(name)

@@ -235,7 +235,7 @@ SELLER_NAME = environment.text("SELLER_NAME")
 SELLER_ADDRESS = environment.text("SELLER_ADDRESS")
 SELLER_TAX_ID = environment.text("SELLER_TAX_ID")
 SELLER_TIME_ZONE = environment.zone("SELLER_TIME_ZONE")
-SELLER_TAX_NAME = environment.text("SELLER_TAX_NAME")
+SELLER_TAX_NAME = environment.short_text("SELLER_TAX_NAME", longest=32)
 SELLER_PAYMENT_TERMS_DAYS = environment.integer("SELLER_PAYMENT_TERMS_DAYS")
 SELLER_PAYMENT_TERMS = environment.text("SELLER_PAYMENT_TERMS")
 

@@ -22,10 +22,10 @@ from soulbox.embedded import POLL_INTERVAL_S, Embedded, is_locked
 from soulbox.reset import remove_home
 from soulbox.services import start_services
 
-ACCOUNTS, QUICK_ACCOUNTS = 10_000, 500
+ACCOUNTS, QUICK_ACCOUNTS = 10_000, 300
 ROUNDS, QUICK_ROUNDS = 3, 1
-GROWTH, QUICK_GROWTH = (1_000, 100_000), (500, 2_000)
-BY_ORM, QUICK_BY_ORM = 400, 60
+GROWTH, QUICK_GROWTH = (1_000, 100_000), (300, 1_500)
+BY_ORM, QUICK_BY_ORM = 300, 40
 WARM_UP = 250
 STOP_LIMIT_S = 60
 
