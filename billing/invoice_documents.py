@@ -77,25 +77,41 @@ def zone_of(invoice: Invoice) -> ZoneInfo:
     return schedule.cycle_at(invoice.period_end - WINDOW).zone
 
 
+def parties_of(invoice: Invoice) -> tuple[Party, Party]:
+    """Return seller and buyer as the invoice keeps them; those of now where it keeps none."""
+    return (
+        party_from(invoice.seller) or _seller(),
+        party_from(invoice.buyer) or _buyer(invoice.account),
+    )
+
+
+def issued_on_of(invoice: Invoice) -> date | None:
+    """Return the seller's day on which the invoice was issued; None of a draft."""
+    if invoice.issued_on or not invoice.finalised_at:
+        return invoice.issued_on
+    return invoice.finalised_at.astimezone(settings.SELLER_TIME_ZONE).date()
+
+
 def _document_of(invoice: Invoice) -> InvoiceDocument:
     lines = list(invoice.lines.prefetch_related("parts").order_by("position"))
     zone = zone_of(invoice)
     discounts = list(invoice.applied_discounts.order_by("position"))
     credit, prepaid = _credits(invoice, zone)
+    seller, buyer = parties_of(invoice)
     return InvoiceDocument(
         number=invoice.number,
         kind=DocumentKind(invoice.kind),
         status=_status(invoice),
         period=invoice.period,
         zone=zone,
-        seller=party_from(invoice.seller) or _seller(),
-        buyer=party_from(invoice.buyer) or _buyer(invoice.account),
+        seller=seller,
+        buyer=buyer,
         totals=_totals(invoice),
         tax=Tax(invoice.tax_rate, invoice.tax_is_inclusive),
         tax_name=invoice.tax_name or settings.SELLER_TAX_NAME,
-        issued_on=_issued_on(invoice),
+        issued_on=issued_on_of(invoice),
         due_on=invoice.due_on,
-        paid_on=_issued_on(invoice) if invoice.number and not invoice.amount_due else None,
+        paid_on=issued_on_of(invoice) if invoice.number and not invoice.amount_due else None,
         payment_terms=invoice.payment_terms,
         fees=tuple(_fees(invoice, lines, discounts)),
         meters=_meters(invoice, lines),
@@ -139,12 +155,6 @@ def _status(invoice: Invoice) -> InvoiceStatus:
     if invoice.status in (InvoiceStatus.DRAFT, InvoiceStatus.VOID):
         return InvoiceStatus(invoice.status)
     return InvoiceStatus.PENDING if invoice.amount_due else InvoiceStatus.PAID
-
-
-def _issued_on(invoice: Invoice) -> date | None:
-    if invoice.issued_on or not invoice.finalised_at:
-        return invoice.issued_on
-    return invoice.finalised_at.astimezone(settings.SELLER_TIME_ZONE).date()
 
 
 def _totals(invoice: Invoice) -> InvoiceTotals:

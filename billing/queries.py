@@ -16,6 +16,7 @@ from billing.facts import DEFAULT_PLAN, period_containing, period_facts
 from billing.forecast import forecast_usage
 from billing.models import (
     Account,
+    CreditNote,
     Invoice,
     Plan,
     PriceBookVersion,
@@ -97,6 +98,11 @@ def preview_period(account: Account, period: Period) -> Statement:
 def invoices_of(account_id: UUID) -> QuerySet[Invoice]:
     """Return an account's invoices, drafts too, newest period first."""
     return Invoice.objects.filter(account_id=account_id)
+
+
+def credit_notes_of(account_id: UUID) -> QuerySet[CreditNote]:
+    """Return the credit notes of an account's invoices, each with its invoice."""
+    return CreditNote.objects.filter(invoice__account_id=account_id).select_related("invoice")
 
 
 def offered_plans(*, now: datetime) -> QuerySet[Plan]:

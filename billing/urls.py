@@ -21,5 +21,11 @@ urlpatterns = [
         views.LineWindows.as_view(),
         name="line-windows",
     ),
+    path("credit-notes", views.CreditNoteList.as_view(), name="credit-notes"),
+    path(
+        "credit-notes/<int:pk>/download",
+        views.CreditNoteDownload.as_view(),
+        name="credit-note-download",
+    ),
     path("plans", views.PlanList.as_view(), name="plans"),
 ]

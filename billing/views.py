@@ -29,9 +29,10 @@ from billing.cost_queries import (
     cost_by_sandbox,
 )
 from billing.explain_queries import NoSuchLineError, explain_line, windows_of
-from billing.models import ApiKey, Invoice, InvoiceFile, Plan
+from billing.models import ApiKey, CreditNote, Invoice, InvoiceFile, Plan
 from billing.serializers.costs import LABEL, CostsQuerySerializer, CostsSerializer
 from billing.serializers.coverage import AccountCoverageSerializer, DaysQuerySerializer
+from billing.serializers.credit_notes import CreditNoteSerializer
 from billing.serializers.explanations import (
     ExplainQuerySerializer,
     ExplanationSerializer,
@@ -59,6 +60,12 @@ class NewestFirst(CursorPagination):
             return super().paginate_queryset(queryset, request, view)
         except (ValueError, ValidationError):
             raise NotFound(self.invalid_cursor_message) from None
+
+
+class LastIssuedFirst(NewestFirst):
+    """Pages of credit notes, the last issued first."""
+
+    ordering = ("-issued_at", "-id")
 
 
 class UsageCurrent(APIView):
@@ -121,7 +128,7 @@ class InvoiceDetail(RetrieveAPIView[Invoice]):
     def get_queryset(self) -> QuerySet[Invoice]:
         """Return the invoices of the key's account and of no other."""
         invoices = queries.invoices_of(_account_of(self.request))
-        return invoices.prefetch_related("lines__parts", "applied_discounts")
+        return invoices.prefetch_related("lines__parts", "applied_discounts", "credit_notes")
 
 
 class AnyAccept(DefaultContentNegotiation):
@@ -166,6 +173,42 @@ class InvoiceDownload(APIView):
                 pk, format=InvoiceFile.Format(asked.validated_data["format"]), now=datetime.now(UTC)
             )
         )
+
+
+class CreditNoteList(ListAPIView[CreditNote]):
+    """The credit notes of the account's invoices."""
+
+    serializer_class = CreditNoteSerializer
+    pagination_class = LastIssuedFirst
+    queryset = CreditNote.objects.none()
+
+    def get_queryset(self) -> QuerySet[CreditNote]:
+        """Return the credit notes of the key's account and of no other."""
+        return queries.credit_notes_of(_account_of(self.request))
+
+
+class CreditNoteDownload(APIView):
+    """A credit note as a file. Another account's credit note is not found."""
+
+    content_negotiation_class = AnyAccept
+
+    @extend_schema(
+        operation_id="credit_note_download",
+        parameters=[DownloadQuerySerializer],
+        responses={
+            (200, "application/pdf"): OpenApiTypes.BINARY,
+            (200, "text/csv"): OpenApiTypes.STR,
+            (200, "application/json"): OpenApiTypes.OBJECT,
+        },
+    )
+    def get(self, request: Request, pk: int) -> HttpResponse:
+        """Return the document, which says the same each time."""
+        if not queries.credit_notes_of(_account_of(request)).filter(pk=pk).exists():
+            raise NotFound
+        asked = DownloadQuerySerializer(data=request.query_params)
+        asked.is_valid(raise_exception=True)
+        format_ = InvoiceFile.Format(asked.validated_data["format"])
+        return file_response(services.credit_note_file(pk, format=format_))
 
 
 class LineExplanation(APIView):

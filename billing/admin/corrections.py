@@ -26,6 +26,7 @@ from billing.admin.asking import (
     money_text,
     text_field,
 )
+from billing.admin.credit_note_files import CreditNoteFiles
 from billing.models import (
     Correction,
     CorrectionLine,
@@ -216,7 +217,7 @@ class CreditNoteLineRows(ReadOnlyRows[CreditNoteLine, CreditNote]):
 
 
 @admin.register(CreditNote)
-class CreditNoteAdmin(ReadOnlyPage[CreditNote]):
+class CreditNoteAdmin(CreditNoteFiles, ReadOnlyPage[CreditNote]):
     """Credit notes. They are issued from an invoice's page."""
 
     own_net, own_tax, own_total = money("net"), money("tax"), money("total")

@@ -51,6 +51,7 @@ _TITLES: Final = {
 }
 _MARKS: Final = {InvoiceStatus.DRAFT: "DRAFT", InvoiceStatus.VOID: "VOID"}
 _DUE_NAMES: Final = {InvoiceStatus.PAID: "Amount paid", InvoiceStatus.VOID: "Amount"}
+_CREDITED: Final = "Total credited"
 _PARTS: Final = {
     PartKind.FREE: "Free",
     PartKind.UNITS: "Units",
@@ -84,7 +85,8 @@ def content_of(document: InvoiceDocument) -> dict[str, Content]:
     """Return the document as the template wants it."""
     number = document.number or "Draft"
     title = _TITLES[document.kind]
-    sums = _sums(document)
+    is_note = document.kind is DocumentKind.CREDIT_NOTE
+    sums = _sums_of_note(document) if is_note else _sums(document)
     prepaid = [_row(used.name, -used.amount, "Prepaid credit used") for used in document.prepaid]
     return {
         "title": title,
@@ -97,12 +99,13 @@ def content_of(document: InvoiceDocument) -> dict[str, Content]:
         "seller": _party(document.seller),
         "buyer": _party(document.buyer),
         "due": _amount(document.totals.amount_due),
-        "due_name": _DUE_NAMES.get(document.status, "Amount due"),
+        "due_name": _CREDITED if is_note else _DUE_NAMES.get(document.status, "Amount due"),
         "due_note": _due_note(document),
         "has_discounts": any(line.discount for line in document.usage_lines),
         "fees": [
             *(_fee(fee, document) for fee in document.fees),
             *(_top_up(entry) for entry in document.top_ups),
+            *(_credited(entry, document) for entry in document.adjustments if is_note),
         ],
         "meters": [_meter(group, document) for group in document.meters],
         "quantity_decimals": max((_decimals(text) for text in _quantities(document)), default=0),
@@ -112,6 +115,9 @@ def content_of(document: InvoiceDocument) -> dict[str, Content]:
         "sums_fit": len(sums + prepaid) <= ROWS_KEPT_TOGETHER
         and all(len(row["name"]) <= CHARACTERS_KEPT_TOGETHER for row in sums + prepaid),
         "total": _amount(document.totals.total_amount),
+        "total_name": _CREDITED if is_note else "Total",
+        # The last row of the sums: of a credit note that is the total.
+        "last_name": None if is_note else "Amount due",
         "tax_inside": _tax(document) if document.tax.is_inclusive else None,
         "prepaid": prepaid,
         **_sandboxes(document.sandboxes, document.currency),
@@ -182,10 +188,19 @@ def _facts(document: InvoiceDocument) -> list[tuple[str, str]]:
         ("Due", _day(document.due_on) if document.due_on else ""),
         ("Currency", document.currency),
     ]
+    if credited := document.credited_invoice:
+        # Below its own number and date.
+        facts[2:2] = [
+            ("Corrects invoice", _text(credited.number)),
+            ("Invoice issued", _day(credited.issued_on) if credited.issued_on else ""),
+        ]
     return [(name, value) for name, value in facts if value]
 
 
 def _due_note(document: InvoiceDocument) -> str:
+    if document.kind is DocumentKind.CREDIT_NOTE:
+        credited = document.credited_invoice
+        return _text(f"Of invoice {credited.number}") if credited else ""
     match document.status:
         case InvoiceStatus.DRAFT:
             return "The figures of a draft may still change."
@@ -213,6 +228,15 @@ def _fee(fee: FeeLine, document: InvoiceDocument) -> Content:
         "basis": _text(fee.basis),
         "span": _span_if_other(fee.period, document),
         "amount": _amount(fee.amount),
+    }
+
+
+def _credited(entry: Adjustment, document: InvoiceDocument) -> Content:
+    return {
+        "name": _text(entry.description),
+        "basis": "",
+        "span": _span_if_other(entry.period, document) if entry.period else "",
+        "amount": _amount(entry.amount),
     }
 
 
@@ -321,6 +345,13 @@ def _sums(document: InvoiceDocument) -> list[dict[str, str]]:
     if t.credited:
         sums.append(_row("Carried over as prepaid credit", t.credited))
     return sums
+
+
+def _sums_of_note(document: InvoiceDocument) -> list[dict[str, str]]:
+    """Return the rows from the credited lines, which stand above, down to the total."""
+    if document.tax.is_inclusive:
+        return []
+    return [_row("Before tax", document.taxable), _tax(document)]
 
 
 def _adjustment(entry: Adjustment, document: InvoiceDocument) -> dict[str, str]:

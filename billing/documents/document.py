@@ -188,6 +188,20 @@ class SandboxCost:
 
 
 @dataclass(frozen=True, slots=True)
+class CreditedInvoice:
+    """What a credit note says beside its figures: of which invoice, why, and how it is settled.
+
+    So much is taken off what is owed of the invoice, and the rest became prepaid credit.
+    """
+
+    number: str
+    issued_on: date | None
+    reason: str
+    off_due: Money
+    as_credit: Money
+
+
+@dataclass(frozen=True, slots=True)
 class InvoiceDocument:
     """An invoice, ready to be printed. Only a draft has no number.
 
@@ -222,6 +236,8 @@ class InvoiceDocument:
     days: tuple[DayCost, ...] = ()
     sandboxes: tuple[SandboxCost, ...] = ()
     notes: tuple[str, ...] = ()
+    # Of a credit note: its lines are the adjustments, above zero what is taken back.
+    credited_invoice: CreditedInvoice | None = None
 
     def __post_init__(self) -> None:
         if (self.number is None) != (self.status is InvoiceStatus.DRAFT) and (
@@ -235,6 +251,8 @@ class InvoiceDocument:
             raise ValueError(f"An invoice of {len(self.days)} days; {MOST_DAYS} are the most.")
         if any(entry.amount.amount < 0 for entry in self.days):
             raise ValueError("The usage of a day costs less than nothing.")
+        if self.credited_invoice and self.kind is not DocumentKind.CREDIT_NOTE:
+            raise ValueError(f"A document of kind {self.kind} credits an invoice.")
         _refuse_fractions(self._amounts())
         self._refuse_what_does_not_add_up()
 
@@ -272,6 +290,9 @@ class InvoiceDocument:
             ("total", (total,) if self.tax.is_inclusive else (total, t.tax), t.total_amount),
             ("amount due", (t.total_amount, -t.prepaid_used), t.amount_due),
         )
+        if credited := self.credited_invoice:
+            settled = (credited.off_due, credited.as_credit)
+            parts = (*parts, ("settlement", settled, t.total_amount))
         for name, amounts, printed in parts:
             if (reckoned := Money.total(amounts, self.currency)) != printed:
                 raise ValueError(f"The {name} add up to {reckoned}, and {printed} is to be shown.")
@@ -290,6 +311,8 @@ class InvoiceDocument:
         yield from (line.discount for line in self.usage_lines)
         for discount in self.discounts:
             yield from (discount.base, discount.fixed_amount)
+        if credited := self.credited_invoice:
+            yield from (credited.off_due, credited.as_credit)
 
 
 def _refuse_inexact(name: str, text: str) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from rest_framework import serializers
 
 from billing.models import Invoice, InvoiceDiscount, InvoiceLine, InvoiceLinePart
+from billing.serializers.credit_notes import CreditNoteOfInvoiceSerializer
 from billing.serializers.fields import (
     AmountField,
     ExactField,
@@ -126,11 +127,12 @@ class InvoiceSerializer(serializers.ModelSerializer[Invoice]):
 
 
 class InvoiceWithLinesSerializer(InvoiceSerializer):
-    """An invoice with its lines and the discounts that were applied."""
+    """An invoice with its lines, the discounts that were applied, and its credit notes."""
 
     lines = InvoiceLineSerializer(many=True, read_only=True)
     applied_discounts = AppliedDiscountSerializer(many=True, read_only=True)
+    credit_notes = CreditNoteOfInvoiceSerializer(many=True, read_only=True)
 
     class Meta(InvoiceSerializer.Meta):
-        fields = (*InvoiceSerializer.Meta.fields, "lines", "applied_discounts")
+        fields = (*InvoiceSerializer.Meta.fields, "lines", "applied_discounts", "credit_notes")
         read_only_fields = fields

@@ -53,6 +53,7 @@ from billing.services.desk import add_up_desk
 from billing.services.finalising import InvoiceNotReadyError, UsageUnpricedError
 from billing.services.invoice_files import (
     RenderedInvoice,
+    credit_note_file,
     invoice_file,
     invoice_pdf,
     keep_invoice_days,
@@ -170,6 +171,7 @@ __all__ = [
     "credit_amount",
     "credit_in_full",
     "credit_lines",
+    "credit_note_file",
     "difference_of",
     "draft_current_period",
     "draft_due_invoices",

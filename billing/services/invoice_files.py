@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from billing.credit_note_documents import credit_note_document
 from billing.documents.as_json import invoice_json
 from billing.documents.document import InvoiceDocument
 from billing.documents.pdf import render_pdf
@@ -40,7 +41,7 @@ _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 @dataclass(frozen=True, slots=True)
 class RenderedInvoice:
-    """An invoice in one format: its bytes, what they are, and a name of plain ASCII for them."""
+    """An invoice or a credit note in one format: its bytes, what they are, and a name of ASCII."""
 
     content: bytes
     content_type: str
@@ -67,6 +68,18 @@ def invoice_file(invoice_id: int, *, format: InvoiceFile.Format, now: datetime) 
 def invoice_pdf(invoice_id: int, *, now: datetime) -> RenderedInvoice:
     """Return an invoice as PDF; see `invoice_file`."""
     return invoice_file(invoice_id, format=InvoiceFile.Format.PDF, now=now)
+
+
+def credit_note_file(note_id: int, *, format: InvoiceFile.Format) -> RenderedInvoice:  # noqa: A002 - as above
+    """Return a credit note as a file, made anew each time from rows that do not change.
+
+    Raises CreditNote.DoesNotExist; ValueError where its rows do not add up;
+    RenderedBeforeForkError.
+    """
+    document = credit_note_document(note_id)
+    content = _RENDERERS[format](document)
+    name = _UNSAFE.sub("_", f"credit-note-{document.number}.{format}")
+    return RenderedInvoice(content, _CONTENT_TYPES[format], name)
 
 
 def keep_invoice_days(now: datetime) -> int:

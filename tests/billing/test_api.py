@@ -29,8 +29,8 @@ from tests.billing.usage import (
 
 pytestmark = pytest.mark.django_db
 
-QUERIES_OF_AN_INVOICE = 5
-"""The key, the invoice, its lines, their parts, its discounts."""
+QUERIES_OF_AN_INVOICE = 6
+"""The key, the invoice, its lines, their parts, its discounts, its credit notes."""
 HALF_OF_MAY = datetime(2026, 5, 16, 12, tzinfo=UTC)
 
 
@@ -164,6 +164,7 @@ def test_an_invoice_is_shown_with_its_lines() -> None:
         "finalised_at": "2026-06-01T00:15:00Z",
         "paid_at": None,
         "applied_discounts": [],
+        "credit_notes": [],
     }
     assert [line["amount"] for line in lines] == ["99.00", "0.04", "0.03", "0.20"]
     assert lines[1] == {
