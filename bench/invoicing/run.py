@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 
@@ -109,7 +111,7 @@ def _month(workers: list[Worker], batch: str) -> dict[str, float]:
     return _speeds(count, drafting_s, finalising_s)
 
 
-def _timed(workers: list[Worker], work: object) -> float:
+def _timed(workers: list[Worker], work: Callable[[datetime], int]) -> float:
     began = time.perf_counter()
     for worker in workers:
         worker.start(_until_done, work)
@@ -118,8 +120,8 @@ def _timed(workers: list[Worker], work: object) -> float:
     return time.perf_counter() - began
 
 
-def _until_done(work: object) -> None:
-    while work(AFTER):  # type: ignore[operator] # one of the two services above
+def _until_done(work: Callable[[datetime], int]) -> None:
+    while work(AFTER):
         pass
 
 
