@@ -40,6 +40,15 @@ LATER = AFTER_MAY + timedelta(minutes=1)
 State = MailMessage.State
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_attached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers set no PDF: they are forks of this process, which may have set some itself.
+
+    What sets them has threads, and a fork has none of those (docs/adr/0007).
+    """
+    monkeypatch.setattr(mail, "attachments_of", lambda *_, **__: ())
+
+
 @pytest.fixture
 def folder(settings: Settings, tmp_path: Path) -> Path:
     """Let e-mails go into a folder for each worker, since processes have no list in common."""
