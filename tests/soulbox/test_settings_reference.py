@@ -8,7 +8,7 @@ from soulbox.environment import VARIABLES
 from soulbox.settings_reference import EXAMPLE, out_of_date, pages
 from tests.soulbox.processes import PROJECT
 
-READERS = {"text", "integer", "flag", "names", "path", "zone", "choice", "free_port"}
+READERS = {"text", "short_text", "integer", "flag", "names", "path", "zone", "choice", "free_port"}
 # Not settings of ours: Django's own, and the shell's.
 NOT_OURS = {"DJANGO_SETTINGS_MODULE", "PATH"}
 
