@@ -96,7 +96,7 @@ class GenerateInvoices(APIView):
         said, now = body.validated_data, datetime.now(UTC)
         scope = services.Scope(tuple(said["accounts"]), said["period"])
         if said["dry_run"]:
-            report = services.rehearse_invoices(scope, now=now)
+            report = services.rehearse_invoices(scope, now=now, batches=BATCHES_A_REQUEST)
         else:
             report = services.generate_invoices(
                 scope,

@@ -76,12 +76,16 @@ def generate_invoices(
     return RunReport.of([drafted, finalised])
 
 
-def rehearse_invoices(scope: Scope, *, now: datetime) -> RunReport:
-    """Return what drafting in `scope` would come to now. It writes nothing."""
+def rehearse_invoices(scope: Scope, *, now: datetime, batches: int | None = None) -> RunReport:
+    """Return what drafting in `scope` would come to now. It writes nothing.
+
+    Of so many batches of accounts, where that is given; the report says whether there are more.
+    """
     report = RunReport()
     due = _due(scope, now).order_by("pk")
     accounts = list(due[:ACCOUNTS_A_BATCH])
-    while accounts:
+    done = 0
+    while accounts and done != batches:
         failed: list[tuple[UUID, Exception]] = []
         for _, statement in _state(accounts, failed, now=now):
             report.drafted += 1
@@ -89,6 +93,8 @@ def rehearse_invoices(scope: Scope, *, now: datetime) -> RunReport:
         for account_id, error in failed:
             report.add_parked(account_id, f"{type(error).__name__}: {error}")
         accounts = list(due.filter(pk__gt=accounts[-1].pk)[:ACCOUNTS_A_BATCH])
+        done += 1
+    report.has_more = bool(accounts)
     return report
 
 

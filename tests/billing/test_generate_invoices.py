@@ -164,6 +164,10 @@ def test_a_request_does_so_much_and_says_that_there_is_more(
     accounts: list[Account], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("billing.services.billing_run.ACCOUNTS_A_BATCH", 1)
+    rehearsed = services.rehearse_invoices(services.Scope(), now=AFTER_MAY, batches=1)
+    assert (rehearsed.drafted, rehearsed.has_more) == (1, True)
+    rehearsed = services.rehearse_invoices(services.Scope(), now=AFTER_MAY, batches=2)
+    assert (rehearsed.drafted, rehearsed.has_more) == (2, False)
     first = services.generate_invoices(services.Scope(), now=AFTER_MAY, batches=1)
     assert (first.drafted, first.finalised, first.has_more) == (1, 1, True)
     second = services.generate_invoices(services.Scope(), now=AFTER_MAY, batches=3)
