@@ -40,6 +40,7 @@ from billing.services.corrections import (
     reject_correction,
 )
 from billing.services.credit_notes import credit_amount, credit_in_full, credit_lines
+from billing.services.credit_use import use_credit
 from billing.services.credits import (
     ByHand,
     CreditRefusedError,
@@ -47,7 +48,6 @@ from billing.services.credits import (
     grant_credit,
     grant_monthly_credits,
     revoke_credit,
-    use_credit,
 )
 from billing.services.desk import add_up_desk
 from billing.services.finalising import InvoiceNotReadyError, UsageUnpricedError

@@ -15,10 +15,9 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet, Sum
 
 from billing.copying import copy_in
-from billing.credits import CreditKind, Draw, draw, total_of, unearned_part
+from billing.credits import CreditKind, Draw, unearned_part
 from billing.facts import (
     credit_expiry,
-    credits_held,
     period_containing,
     schedule_of,
     subscribed,
@@ -114,47 +113,6 @@ def revoke_credit(grant_id: int, *, by: ByHand, now: datetime) -> None:
         grant = CreditGrant.objects.get(pk=grant_id)
         left = balance_of_grant(grant, account.currency)
         append_entry(grant, CreditEntry.Kind.REVOKE, -left, now=now, by=by)
-
-
-def use_credit(account_id: UUID, amount: Decimal, *, by: ByHand, now: datetime) -> tuple[Draw, ...]:
-    """Use an account's credit for something that is on no invoice of ours.
-
-    From what may pay the usage of the period around `now`, then prepaid credit, in the order of
-    invoices. Safe to repeat: what was used under this reference is found, and has to be the same
-    amount. Raises CreditRefusedError, also when there is less than that.
-    """
-    if not by.reference or not by.reason:
-        raise CreditRefusedError("Give a reference and a reason.")
-    with transaction.atomic():
-        account = lock_account(account_id)
-        asked = _whole(amount, account.currency)
-        used = CreditEntry.objects.filter(
-            grant__account=account, kind=CreditEntry.Kind.USE, reference=by.reference
-        ).select_related("grant")
-        if used:
-            found = tuple(
-                Draw(
-                    entry.grant_id,
-                    CreditKind(entry.grant.kind),
-                    Money(-entry.amount, account.currency),
-                )
-                for entry in used
-            )
-            if total_of(found, account.currency) != asked:
-                raise CreditRefusedError(
-                    f"reference {by.reference!r} is for {total_of(found, account.currency)} "
-                    "already. Use another reference for another use."
-                )
-            return found
-        draws = draw(credits_held(account, period_containing(account, now)), asked)
-        if total_of(draws, account.currency) != asked:
-            raise CreditRefusedError(
-                f"amount is {asked}, and {total_of(draws, account.currency)} of credit are left."
-            )
-        for drawn in draws:
-            grant = _grant_of(account, drawn)
-            append_entry(grant, CreditEntry.Kind.USE, -drawn.amount, now=now, by=by)
-    return draws
 
 
 def grant_monthly_credits(account_id: UUID, *, now: datetime) -> None:
@@ -262,10 +220,10 @@ def revoke_unearned_credits(account: Account, period: Period, *, now: datetime) 
 def use_credits(paid: Iterable[tuple[Invoice, Iterable[Draw]]], *, now: datetime) -> None:
     """Pay invoices with credit. Raises CreditRefusedError when a grant holds less than that."""
     draws = [(invoice, drawn) for invoice, of_invoice in paid for drawn in of_invoice]
-    balances = _balances([_granted_id(drawn) for _, drawn in draws])
+    balances = _balances([granted_id(drawn) for _, drawn in draws])
     entries = []
     for invoice, drawn in draws:
-        grant_id = _granted_id(drawn)
+        grant_id = granted_id(drawn)
         left = balances.get((invoice.account_id, grant_id), Decimal(0))
         if left < drawn.amount.amount:
             raise CreditRefusedError(f"Credit {grant_id} holds {left}, not {drawn.amount}.")
@@ -341,10 +299,10 @@ def _checked(gift: Gift, currency: str, effective_at: datetime) -> Money:
         raise CreditRefusedError(
             f"expires_at is {gift.expires_at}. Use a time after {effective_at}, or none."
         )
-    return _whole(gift.amount, currency)
+    return whole_cents(gift.amount, currency)
 
 
-def _whole(amount: Decimal, currency: str) -> Money:
+def whole_cents(amount: Decimal, currency: str) -> Money:
     """Return an amount that a person named. Anything smaller than a cent could not be invoiced."""
     if amount.is_finite() and amount > 0:
         named = Money(amount, currency)
@@ -353,7 +311,8 @@ def _whole(amount: Decimal, currency: str) -> Money:
     raise CreditRefusedError(f"amount is {amount}. Use whole cents, above 0.")
 
 
-def _granted_id(drawn: Draw) -> int:
+def granted_id(drawn: Draw) -> int:
+    """Return the key of the grant that is drawn on. Raises CreditRefusedError before it has one."""
     if drawn.credit_id is None:
         raise CreditRefusedError(f"{drawn.amount} are of a credit that is not granted yet.")
     return drawn.credit_id
@@ -367,10 +326,6 @@ def _balances(grant_ids: Iterable[int]) -> dict[tuple[UUID, int], Decimal]:
         .values_list("account_id", "pk", "balance")
     )
     return {(account_id, key): balance or Decimal(0) for account_id, key, balance in rows}
-
-
-def _grant_of(account: Account, drawn: Draw) -> CreditGrant:
-    return CreditGrant.objects.get(pk=_granted_id(drawn), account=account)
 
 
 def _granted(grant: CreditGrant) -> Decimal:
