@@ -67,8 +67,10 @@ from billing.services.invoices import (
 )
 from billing.services.lifecycle import (
     Because,
+    VoidGuard,
     mark_paid,
     mark_payment_failed,
+    register_void_guard,
     retry_payment,
     void_invoice,
     write_off,
@@ -156,6 +158,7 @@ __all__ = [
     "UnknownCurrencyError",
     "UnknownTimeZoneError",
     "UsageUnpricedError",
+    "VoidGuard",
     "accept_amount",
     "add_up_desk",
     "approve_correction",
@@ -205,6 +208,7 @@ __all__ = [
     "open_account",
     "park_account",
     "plan_grants",
+    "register_void_guard",
     "rehearse_invoices",
     "reissue_invoice",
     "reject_correction",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +25,22 @@ class Because:
     def __post_init__(self) -> None:
         if not self.reason.strip():
             raise TransitionRefusedError("Say why in reason.")
+
+
+VoidGuard = Callable[[Invoice], str]
+"""Says why an invoice cannot be voided, or "" where nothing is in the way of it."""
+
+_void_guards: list[VoidGuard] = []
+
+
+def register_void_guard(guard: VoidGuard) -> None:
+    """Let `guard` be asked before an invoice is voided, or voided to be issued again.
+
+    For what billing does not know, as that money is on its way for it. It is asked in the
+    transaction, under the account's lock, and must not wait for anything. Safe to repeat.
+    """
+    if guard not in _void_guards:
+        _void_guards.append(guard)
 
 
 def mark_paid(invoice_id: int, *, because: Because, now: datetime) -> Invoice:
@@ -55,14 +71,16 @@ def void_invoice(invoice_id: int, *, because: Because, now: datetime) -> Invoice
     """Take an invoice back: it asks for nothing, and the credit it used is there again.
 
     Its number stays used. One whose remainder became credit was paid at once, and stays, as does
-    one that is corrected. Safe to repeat. Raises TransitionRefusedError, CreditRefusedError,
-    Invoice.DoesNotExist.
+    one that is corrected, and one that a registered guard refuses. Safe to repeat. Raises
+    TransitionRefusedError, CreditRefusedError, Invoice.DoesNotExist.
     """
     with _locked(invoice_id) as (account, invoice):
         if invoice.status == Invoice.Status.VOID:
             return invoice
         if made := invoice.corrections.exclude(status=Correction.Status.REJECTED).first():
             raise TransitionRefusedError(f"It is corrected: {made}, {made.status}.")
+        if reason := next(filter(None, (guard(invoice) for guard in _void_guards)), ""):
+            raise TransitionRefusedError(reason)
         record_transition(invoice, InvoiceStatus.VOID, because=because, now=now)
         if invoice.number:
             refund_credits(account, invoice, now=now)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 
@@ -28,6 +29,7 @@ from billing.models import (
     InvoiceLinePart,
     InvoiceTransition,
 )
+from billing.services import lifecycle
 from tests.billing.usage import (
     AFTER_MAY,
     JUNE,
@@ -165,6 +167,55 @@ def test_a_draft_is_not_issued_again() -> None:
     draft = services.draft_current_period(open_account(plan_code="team").pk, now=NOON)
     with pytest.raises(TransitionRefusedError, match="Draft the period again"):
         services.reissue_invoice(draft.pk, because=BECAUSE, now=NOON)
+
+
+@pytest.fixture
+def on_its_way(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Return a set of invoices, to fill: those in it are not voided."""
+    monkeypatch.setattr(lifecycle, "_void_guards", [])
+    invoices: set[int] = set()
+    # Two that find nothing, so that no guard stands for the others.
+    services.register_void_guard(lambda _: "")
+    services.register_void_guard(lambda one: "Money is on its way." if one.pk in invoices else "")
+    services.register_void_guard(lambda _: "")
+    return invoices
+
+
+@pytest.mark.parametrize("undo", [services.void_invoice, services.reissue_invoice])
+def test_an_invoice_that_a_guard_speaks_for_is_not_voided(
+    undo: Callable[..., Invoice], on_its_way: set[int]
+) -> None:
+    invoice = billed(cpu_s=10**6)
+    on_its_way.add(invoice.pk)
+    with pytest.raises(TransitionRefusedError, match=r"^Money is on its way\.$"):
+        undo(invoice.pk, because=BECAUSE, now=AFTER_MAY)
+    invoice.refresh_from_db()
+    assert invoice.status == "pending"
+    assert not CreditEntry.objects.filter(kind="refund").exists()
+    on_its_way.clear()
+    undo(invoice.pk, because=BECAUSE, now=AFTER_MAY)
+    invoice.refresh_from_db()
+    assert invoice.status == "void"
+    # What is void stays so, whatever comes later.
+    on_its_way.add(invoice.pk)
+    undo(invoice.pk, because=BECAUSE, now=AFTER_MAY)
+
+
+def test_a_guard_is_asked_once_however_often_it_is_registered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lifecycle, "_void_guards", [])
+    asked: list[int] = []
+
+    def guard(invoice: Invoice) -> str:
+        asked.append(invoice.pk)
+        return ""
+
+    for _ in range(2):
+        services.register_void_guard(guard)
+    invoice = billed()
+    services.void_invoice(invoice.pk, because=BECAUSE, now=AFTER_MAY)
+    assert asked == [invoice.pk]
 
 
 COPIED_LINE = """
