@@ -40,7 +40,7 @@ from billing.services.corrections import (
     reject_correction,
 )
 from billing.services.credit_notes import credit_amount, credit_in_full, credit_lines
-from billing.services.credit_use import use_credit
+from billing.services.credit_use import take_prepaid, use_credit
 from billing.services.credits import (
     ByHand,
     CreditRefusedError,
@@ -226,6 +226,7 @@ __all__ = [
     "set_automatic_top_up",
     "start_version",
     "subscribe",
+    "take_prepaid",
     "tell_reached_budgets",
     "unpark_account",
     "use_credit",

@@ -194,6 +194,35 @@ def test_a_use_by_hand_says_why_and_under_which_name(by: services.ByHand) -> Non
         services.use_credit(open_account().pk, Decimal(1), by=by, now=NOON)
 
 
+def test_prepaid_credit_is_taken_once_and_the_other_kinds_stay() -> None:
+    account = open_account(plan_code="professional")
+    services.grant_credit(account.pk, PROMOTION, now=NOON)
+    services.grant_credit(account.pk, PREPAID, now=NOON)
+    first = services.take_prepaid(account.pk, Decimal(300), by=BY_HAND, now=NOON)
+    assert services.take_prepaid(account.pk, Decimal(300), by=BY_HAND, now=NOON) == first
+    assert entries(account)[3:] == [("prepaid", "use", "-300.00")]
+    with pytest.raises(services.CreditRefusedError, match="Use another reference"):
+        services.take_prepaid(account.pk, Decimal(200), by=BY_HAND, now=NOON)
+
+
+def test_no_more_prepaid_credit_is_taken_than_there_is() -> None:
+    account = open_account(plan_code="professional")
+    services.grant_credit(account.pk, PROMOTION, now=NOON)
+    services.grant_credit(account.pk, PREPAID, now=NOON)
+    with pytest.raises(services.CreditRefusedError, match=r"500\.00 USD of credit are left"):
+        services.take_prepaid(account.pk, Decimal("500.01"), by=BY_HAND, now=NOON)
+    assert [kind for _, kind, _ in entries(account)] == ["grant"] * 3
+
+
+def test_what_other_credit_gave_is_not_taken_for_prepaid() -> None:
+    account = open_account()
+    services.grant_credit(account.pk, PROMOTION, now=NOON)
+    services.use_credit(account.pk, Decimal(20), by=BY_HAND, now=NOON)
+    services.grant_credit(account.pk, PREPAID, now=NOON)
+    with pytest.raises(services.CreditRefusedError, match="Use another reference"):
+        services.take_prepaid(account.pk, Decimal(20), by=BY_HAND, now=NOON)
+
+
 def test_monthly_credit_used_by_hand_before_a_cancellation_is_not_given_twice() -> None:
     account = open_account(plan_code="professional")
     services.use_credit(account.pk, Decimal(70), by=BY_HAND, now=NOON)
