@@ -35,6 +35,9 @@ MAY_MOVE = {("billing_invoice", "status"), ("billing_invoice", "paid_at")}
 NOT_OF_THE_INVOICE = {
     "billing_invoicemismatch": "what a check found, until it is put right",
     "billing_topup": "what was asked for, which its invoice came of",
+    "payments_collectionpart": "where collecting it stands",
+    "payments_allocation": "money that came for it",
+    "payments_dunningcase": "what is done while it is unpaid",
 }
 MAY_MOVE_IN_ROWS = {(Invoice, "status"), (Invoice, "paid_at")}
 REFUSED = re.compile("is final|is a fact|only added to|cannot be emptied|permission denied")

@@ -1,0 +1,34 @@
+from payments.models.collecting import (
+    LIVE_ATTEMPT,
+    LIVE_COLLECTION,
+    Collection,
+    CollectionPart,
+    PaymentAttempt,
+    ProviderCall,
+)
+from payments.models.customers import Customer, PaymentMethod
+from payments.models.differences import Difference, Reconciliation
+from payments.models.dunning import DunningCase, DunningStep, PlatformRequest
+from payments.models.events import WebhookEvent
+from payments.models.money import Allocation, Dispute, Payment, Refund
+
+__all__ = [
+    "LIVE_ATTEMPT",
+    "LIVE_COLLECTION",
+    "Allocation",
+    "Collection",
+    "CollectionPart",
+    "Customer",
+    "Difference",
+    "Dispute",
+    "DunningCase",
+    "DunningStep",
+    "Payment",
+    "PaymentAttempt",
+    "PaymentMethod",
+    "PlatformRequest",
+    "ProviderCall",
+    "Reconciliation",
+    "Refund",
+    "WebhookEvent",
+]
