@@ -106,6 +106,43 @@ VARIABLES: dict[str, Variable] = {
             "1000",
             "Up to this total, in the account's currency, no invoice waits for a person.",
         ),
+        Variable(
+            "STRIPE_API_KEY",
+            "",
+            "Secret or restricted key of Stripe. Empty: invoices wait, and nothing is collected.",
+        ),
+        Variable(
+            "STRIPE_WEBHOOK_SECRET",
+            "",
+            "Signing secret of the webhook endpoint; two by comma while it is rotated.",
+        ),
+        Variable(
+            "STRIPE_API_BASE", "https://api.stripe.com", "Where Stripe's API is; a local server's."
+        ),
+        Variable("STRIPE_TIMEOUT", "10", "Seconds Stripe may take for one answer, up to 30."),
+        Variable(
+            "PAYMENTS_RETURN_URL",
+            "",
+            "Where Stripe's customer portal sends customers back to. Empty: PUBLIC_URL.",
+        ),
+        Variable(
+            "CARD_EXPIRY_NOTICE_DAYS", "30", "Days before a card expires that it is told by mail."
+        ),
+        Variable(
+            "REFUND_APPROVAL_THRESHOLD",
+            "500",
+            "A refund of more than this, in the account's currency, waits for a second person's "
+            "approval.",
+        ),
+        Variable(
+            "AUTOMATIC_TOP_UPS_A_DAY", "3", "An account is charged for so many in 24 h at most."
+        ),
+        Variable(
+            "PLATFORM_HOOK_URL",
+            "",
+            "Asked by POST to stop or resume an account's sandboxes. Empty: requests wait.",
+        ),
+        Variable("PLATFORM_HOOK_SECRET", "", "Signs those requests (HMAC-SHA256)."),
         Variable("SELLER_NAME", "SoulBox", "Who sells, as printed on invoices."),
         Variable("SELLER_ADDRESS", "", "The seller's address; a semicolon ends a line."),
         Variable("SELLER_TAX_ID", "", "The seller's tax number, with what it is called."),

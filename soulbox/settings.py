@@ -239,6 +239,19 @@ SELLER_TAX_NAME = environment.short_text("SELLER_TAX_NAME", longest=32)
 SELLER_PAYMENT_TERMS_DAYS = environment.integer("SELLER_PAYMENT_TERMS_DAYS")
 SELLER_PAYMENT_TERMS = environment.text("SELLER_PAYMENT_TERMS")
 
+# Payments
+
+STRIPE_API_KEY = environment.text("STRIPE_API_KEY")
+STRIPE_WEBHOOK_SECRETS = environment.names("STRIPE_WEBHOOK_SECRET")
+STRIPE_API_BASE = environment.text("STRIPE_API_BASE").rstrip("/")
+STRIPE_TIMEOUT_S = environment.integer("STRIPE_TIMEOUT")
+PAYMENTS_RETURN_URL = environment.text("PAYMENTS_RETURN_URL") or PUBLIC_URL
+CARD_EXPIRY_NOTICE_DAYS = environment.integer("CARD_EXPIRY_NOTICE_DAYS")
+REFUND_APPROVAL_THRESHOLD = environment.integer("REFUND_APPROVAL_THRESHOLD")
+AUTOMATIC_TOP_UPS_A_DAY = environment.integer("AUTOMATIC_TOP_UPS_A_DAY")
+PLATFORM_HOOK_URL = environment.text("PLATFORM_HOOK_URL")
+PLATFORM_HOOK_SECRET = environment.text("PLATFORM_HOOK_SECRET")
+
 # E-mail. With no server given, the embedded services write them into a folder; elsewhere they wait.
 
 EMAIL_URL = environment.text("EMAIL_URL") or ((HOME / "mail").as_uri() if EMBEDDED else "")
