@@ -29,6 +29,10 @@ class NoAnswerError(ProviderError):
     """No answer came, or none that tells: the provider may have done it. Look it up."""
 
 
+class BrokenError(NoAnswerError):
+    """The provider failed, and is at its end with the request: it may have done it, or not."""
+
+
 class BusyError(ProviderError):
     """The provider did nothing and asks to be asked later."""
 

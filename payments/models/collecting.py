@@ -30,7 +30,8 @@ class Collection(models.Model):
         PAID = "paid"
         # Taken back at the provider: what it asked for changed, or is not owed any more.
         VOID = "void"
-        # The provider's figures were not ours: nothing was paid, a person has to look.
+        # The provider does not ask for what we ask for, or would not have it: nothing was paid.
+        # Its parts stay live, so that nothing is collected until a person has looked.
         REFUSED = "refused"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -51,8 +52,9 @@ class Collection(models.Model):
     written_off_at = models.DateTimeField(null=True, blank=True)
     # Until then it belongs to the worker that has it.
     claimed_until = models.DateTimeField(null=True, blank=True)
-    # Not before; later after each failure that is not the customer's.
-    try_at = models.DateTimeField()
+    # Its next step is due then; later after each failure that is not the customer's. Empty:
+    # nothing is to be done until something changes.
+    try_at = models.DateTimeField(null=True, blank=True)
     failures = models.PositiveSmallIntegerField(default=0)
     # What stands in the way, in words.
     waiting_for = models.TextField(blank=True, default="")
@@ -74,7 +76,11 @@ class Collection(models.Model):
             has_known_currency("collection_currency_is_one_of_iso_4217"),
         )
         indexes = (
-            models.Index(fields=["try_at"], condition=LIVE_COLLECTION, name="collections_by_turn"),
+            models.Index(
+                fields=["try_at"],
+                condition=LIVE_COLLECTION & Q(try_at__isnull=False),
+                name="collections_by_turn",
+            ),
         )
 
     def __str__(self) -> str:
@@ -198,8 +204,10 @@ class ProviderCall(models.Model):
     """
 
     class Outcome(models.TextChoices):
-        # Not answered: the provider may have done it.
+        # Not answered: the provider may have done it, or may be about to.
         OPEN = "open"
+        # Answered with a failure of the provider's own: it may have done it, and is at its end.
+        BROKEN = "broken"
         DONE = "done"
         # The provider said no, and did nothing.
         REFUSED = "refused"

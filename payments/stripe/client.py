@@ -15,6 +15,7 @@ from billing.money import Money
 from payments.provider import (
     Bill,
     BillLine,
+    BrokenError,
     BusyError,
     Card,
     CustomerMethods,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 API_VERSION = "2026-05-27.dahlia"
 """Of the OpenAPI document that the local server holds every call against."""
-READ_RETRIES = 2
+READ_RETRIES = 1
 """Of what changes nothing. What changes something is tried once: no answer is looked up."""
 PAGE = 100
 MOST_METHODS = 100
@@ -444,10 +445,10 @@ def _our_errors() -> Iterator[None]:
     except stripe.APIConnectionError as error:
         raise NoAnswerError(str(error)) from error
     except stripe.StripeError as error:
-        if error.http_status == 409:
-            # The same request is still under way.
-            raise NoAnswerError(str(error)) from error
-        raise NoAnswerError(f"{error.http_status}: {error}") from error
+        if error.http_status and error.http_status >= _SERVER_ERROR:
+            raise BrokenError(str(error)) from error
+        # 409: the same request is still under way.
+        raise NoAnswerError(str(error)) from error
 
 
 def _declined(error: stripe.CardError) -> DeclinedError:
