@@ -64,6 +64,8 @@ class Subscribed:
     plan_id: int | None = None
     # Whose local days its years and its commitment are counted in. None: the schedule's of then.
     zone: ZoneInfo | None = None
+    # Whether the payment provider asks for the fee, in advance. Then no line of ours does.
+    provider_collects: bool = False
 
     def part_of(self, period: Period) -> Period | None:
         """Return the part of `period` that it covers, or None."""
@@ -119,9 +121,12 @@ def fee_lines(
 
     Monthly: the fee by the seconds of the whole period that the subscription covers. Annual: a
     year's fee where a year starts in `period`, and what was not used of it where it was ended.
+    None where the payment provider collects the fee.
     """
     lines: list[FeeLine] = []
     for subscription in subscriptions:
+        if subscription.provider_collects:
+            continue
         if subscription.interval is Interval.ANNUAL:
             lines.extend(_annual_lines(subscription, period, schedule))
         elif part := subscription.paid_part_of(period):

@@ -361,6 +361,7 @@ def subscribed(row: Subscription, currency: str) -> Subscribed:
         subscription_id=row.pk,
         plan_id=row.plan_id,
         zone=ZoneInfo(row.time_zone) if row.time_zone else None,
+        provider_collects=row.provider_collects,
     )
 
 

@@ -2,8 +2,8 @@
 
 Both sides are stated by the function that states invoices, from the usage as it was measured.
 Promotional and prepaid credit is left out on both, so that figures compare; a plan's monthly
-credits count on both. Costs are with fees and tax. A year's fee counts in the period whose
-invoice asks for it.
+credits count on both. Costs are with fees and tax, whoever collects them. A year's fee counts in
+the period whose invoice asks for it.
 """
 
 from __future__ import annotations
@@ -275,9 +275,10 @@ def _own_terms(account: Account, months: int) -> tuple[list[Terms], int]:
         return [], 0
     terms, left_out = [], 0
     for period in periods:
-        facts = replace(
-            period_facts(account, period, schedule=schedule_in(account, period)), credits_held=()
-        )
+        facts = period_facts(account, period, schedule=schedule_in(account, period))
+        # A fee is a cost, whoever collects it.
+        subscriptions = tuple(replace(s, provider_collects=False) for s in facts.subscriptions)
+        facts = replace(facts, subscriptions=subscriptions, credits_held=())
         rating = rate_usage(facts.usage, currency=facts.currency)
         if _is_kept(rating, invoiced.get(period.start, {})):
             rollover: dict[int | None, int] = dict(

@@ -21,8 +21,8 @@ class PlanForm(CheckedForm[Plan]):
             "annual_fee": "For a year. Empty: not offered annually.",
             "credit_rollover_periods": "For how many more periods a monthly credit may be used.",
             "is_offered": "Customers see it and may choose it.",
-            "stripe_price_id": "The price whose fee Stripe collects in advance. "
-            "Empty: the fee is on our invoices.",
+            "stripe_price_id": "The price whose monthly fee Stripe collects in advance, for who "
+            "subscribes from now on without terms of its own. Empty: the fee is on our invoices.",
         }
 
 

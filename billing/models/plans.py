@@ -37,7 +37,7 @@ class Plan(models.Model):
     trial_days = models.PositiveSmallIntegerField(default=0)
     # Whether customers see it and may choose it.
     is_offered = models.BooleanField(default=True)
-    # The price whose fee Stripe collects in advance. Empty: the fee is on our invoices.
+    # The price whose monthly fee Stripe collects in advance. Empty: the fee is on our invoices.
     stripe_price_id = models.CharField(max_length=100, blank=True, default="")
 
     class Meta:
@@ -50,6 +50,17 @@ class Plan(models.Model):
                 & Q(monthly_credits__gte=0),
                 name="plan_fees_and_credits_are_not_negative",
                 violation_error_message="Use 0 or more for fees and credits.",
+            ),
+            models.CheckConstraint(
+                condition=Q(stripe_price_id="") | Q(monthly_fee__isnull=False, monthly_fee__gt=0),
+                name="plan_that_a_provider_collects_for_has_a_monthly_fee",
+                violation_error_message="A price id is for a plan with a monthly fee above 0.",
+            ),
+            models.UniqueConstraint(
+                fields=["stripe_price_id"],
+                condition=~Q(stripe_price_id=""),
+                name="providers_price_is_of_one_plan",
+                violation_error_message="Another plan has this price id.",
             ),
         )
 
@@ -79,6 +90,9 @@ class Subscription(models.Model):
     # For a period, or a year of annual billing.
     fee = amount_column()
     monthly_credits = amount_column()
+    # The payment provider's price, where the provider collects the fee in advance and invoices it
+    # by itself. Empty: the fee is on our invoices.
+    provider_price_id = models.CharField(max_length=100, blank=True, default="")
     credit_rollover_periods = models.PositiveSmallIntegerField(default=0)
     # The account's when it started: its years and its commitment are counted in its days.
     time_zone = models.CharField(max_length=64, blank=True, default="")
@@ -124,6 +138,16 @@ class Subscription(models.Model):
                 ),
             ),
             models.CheckConstraint(
+                condition=Q(provider_price_id="")
+                | Q(
+                    interval="monthly",
+                    fee__gt=0,
+                    price_book__isnull=True,
+                    commitment_minimum__isnull=True,
+                ),
+                name="provider_collects_a_plans_own_monthly_fee_only",
+            ),
+            models.CheckConstraint(
                 condition=Q(ends_period=False) | Q(expires_at__isnull=False),
                 name="subscription_ends_a_period_only_where_it_ends",
             ),
@@ -147,3 +171,8 @@ class Subscription(models.Model):
 
     def __str__(self) -> str:
         return f"{self.account} on {self.plan}"
+
+    @property
+    def provider_collects(self) -> bool:
+        """Whether the fee is collected by the payment provider, and so on no invoice of ours."""
+        return bool(self.provider_price_id)

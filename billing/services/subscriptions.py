@@ -228,6 +228,8 @@ def _make(
         )
     trial_days = plan.trial_days if agreed.trial_days is None else agreed.trial_days
     credits_ = agreed.monthly_credits
+    # The provider knows the plan's own fee, by the month; whatever else was agreed we ask for.
+    is_plans_own = interval is Interval.MONTHLY and agreed == PLANS_OWN_TERMS
     return Subscription(
         account=account,
         plan=plan,
@@ -235,6 +237,7 @@ def _make(
         interval=interval,
         fee=fee,
         monthly_credits=plan.monthly_credits if credits_ is None else credits_,
+        provider_price_id=plan.stripe_price_id if is_plans_own else "",
         credit_rollover_periods=plan.credit_rollover_periods,
         time_zone=account.time_zone,
         recorded_at=now,
@@ -273,6 +276,7 @@ def _terms_of(subscription: Subscription) -> tuple[object, ...]:
         subscription.fee,
         subscription.price_book_id,
         subscription.monthly_credits,
+        subscription.provider_price_id,
         subscription.commitment_minimum,
         subscription.commitment_months,
     )
