@@ -11,7 +11,7 @@ RUN useradd --create-home --uid 10001 soulbox
 WORKDIR /srv/soulbox
 
 COPY requirements.txt ./
-RUN pip install --no-cache-dir --disable-pip-version-check --requirement requirements.txt
+RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --requirement requirements.txt
 
 COPY . .
 # Static files need no service and no secret of the installation they will be served from.

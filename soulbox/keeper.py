@@ -207,7 +207,7 @@ def _package_folder(name: str) -> Path:
     spec = find_spec(name)
     if spec is None or spec.origin is None:
         raise EmbeddedServiceError(
-            f"The package {name} is missing: pip install -r requirements.txt"
+            f"The package {name} is missing: pip install --no-deps -r requirements.txt"
         )
     return Path(spec.origin).parent
 

@@ -190,3 +190,7 @@ class LocalStripe:
     def refund(self, charge: str, amount: int | None = None) -> Answer:
         """Refund a charge as staff does in Stripe's dashboard."""
         return self.ask("POST", f"charges/{charge}/refund", amount=amount)
+
+    def cancel_subscription(self, subscription: str, *, at_period_end: bool = False) -> Answer:
+        """Cancel a subscription as staff does in Stripe's dashboard."""
+        return self.ask("POST", f"subscriptions/{subscription}/cancel", at_period_end=at_period_end)

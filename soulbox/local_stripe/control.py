@@ -11,7 +11,15 @@ from typing import Any
 
 from aiohttp import web
 
-from soulbox.local_stripe import delivery, disputes, paying, payment_methods, timers
+from soulbox.local_stripe import (
+    delivery,
+    disputes,
+    paying,
+    payment_methods,
+    standing,
+    subscriptions,
+    timers,
+)
 from soulbox.local_stripe.cards import TOKENS
 from soulbox.local_stripe.customers import tell_change
 from soulbox.local_stripe.delivery import Policy
@@ -259,6 +267,19 @@ def refund(server: LocalStripe, charge_id: str, given: Given) -> Obj:
     return disputes.refund(server.world, charge, given.get("amount"), reason=reason, metadata={})
 
 
+def cancel_subscription(server: LocalStripe, subscription_id: str, given: Given) -> Obj:
+    """Cancel a subscription as staff does in Stripe's dashboard, now or with its period."""
+    world = server.world
+    subscription = world.get("subscription", subscription_id)
+    if given.get("at_period_end"):
+        before = deepcopy(subscription)
+        subscriptions.end_with_period(world, subscription, ends=True)
+        standing.tell_update(world, subscription, before)
+    else:
+        standing.end(world, subscription, reason="cancellation_requested")
+    return subscription
+
+
 def settings(server: LocalStripe, _id: str, given: Given) -> Obj:
     """Set how long a search lags behind."""
     server.world.search_lag_s = given["search_lag_s"]
@@ -292,4 +313,5 @@ CONTROLS: dict[tuple[str, str], Control] = {
     ("POST", "/_local/charges/{id}/dispute"): open_dispute,
     ("POST", "/_local/charges/{id}/refund"): refund,
     ("POST", "/_local/disputes/{id}/close"): close_dispute,
+    ("POST", "/_local/subscriptions/{id}/cancel"): cancel_subscription,
 }

@@ -72,20 +72,39 @@ def new_item(world: World, given: Obj, customer_id: str, currency: str, param: s
 def put_on(world: World, invoice: Obj, item: Obj) -> None:
     """Make a line of the item. Raises Stripe's error of a full invoice."""
     item["invoice"] = invoice["id"]
-    parent = {
-        "invoice_item_details": {
-            "invoice_item": item["id"],
-            "proration": item["proration"],
-            "proration_details": {"credited_items": None},
-            "subscription": None,
-        },
-        "subscription_item_details": None,
-        "type": "invoice_item_details",
-    }
+    if item["parent"] is None:
+        parent = {
+            "invoice_item_details": {
+                "invoice_item": item["id"],
+                "proration": False,
+                "proration_details": {"credited_items": None},
+                "subscription": None,
+            },
+            "subscription_item_details": None,
+            "type": "invoice_item_details",
+        }
+    else:
+        of = item["parent"]["subscription_details"]
+        parent = of_subscription(of["subscription"], of["subscription_item"], item=item["id"])
     line = new_line(world, invoice, item["amount"], parent)
     for name in ("description", "discountable", "metadata", "period", "pricing", "quantity"):
         line[name] = item[name]
     line["quantity_decimal"] = item["quantity_decimal"]
+
+
+def of_subscription(subscription_id: str, item_id: str, *, item: str | None = None) -> Obj:
+    """Return the parent of a subscription's line; an invoice item makes it a proration."""
+    return {
+        "invoice_item_details": None,
+        "subscription_item_details": {
+            "invoice_item": item,
+            "proration": item is not None,
+            "proration_details": {"credited_items": None},
+            "subscription": subscription_id,
+            "subscription_item": item_id,
+        },
+        "type": "subscription_item_details",
+    }
 
 
 def new_line(world: World, invoice: Obj, amount: int, parent: Obj) -> Obj:
@@ -168,15 +187,27 @@ def create_item(call: Call) -> Obj:
     return item
 
 
-def pending(world: World, customer_id: str, currency: str) -> list[Obj]:
-    """Return the customer's items that are on no invoice, oldest first."""
+def pending(
+    world: World, customer_id: str, currency: str, *, subscription: str | None = None
+) -> list[Obj]:
+    """Return the customer's items that are on no invoice, oldest first.
+
+    Those of a subscription are left out, but for the one that is asked for.
+    """
     return [
         item
         for item in world.state.table("invoiceitem").values()
         if item["customer"] == customer_id
         and item["invoice"] is None
         and item["currency"] == currency
+        and subscription_of_item(item) in (None, subscription)
     ]
+
+
+def subscription_of_item(item: Obj) -> str | None:
+    """Return the id of the subscription that an item prorates."""
+    parent = item["parent"]
+    return None if parent is None else str(parent["subscription_details"]["subscription"])
 
 
 def retrieve_item(call: Call) -> Obj:
@@ -212,8 +243,9 @@ def delete_item(call: Call) -> Obj:
 
 def item_of(line: Obj) -> str | None:
     """Return the id of the item that a line came from."""
-    details = line["parent"]["invoice_item_details"]
-    return None if details is None else details["invoice_item"]
+    parent = line["parent"]
+    item_id: str | None = parent[parent["type"]]["invoice_item"]
+    return item_id
 
 
 OPERATIONS: dict[str, Served] = {

@@ -14,6 +14,7 @@ from soulbox.local_stripe import (
     portal,
     prices,
     setup_intents,
+    subscriptions,
 )
 from soulbox.local_stripe.world import Served
 
@@ -29,4 +30,5 @@ OPERATIONS: dict[str, Served] = {
     **portal.OPERATIONS,
     **prices.OPERATIONS,
     **setup_intents.OPERATIONS,
+    **subscriptions.OPERATIONS,
 }

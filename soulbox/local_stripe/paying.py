@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from soulbox.local_stripe import charges, disputes, lists
+from soulbox.local_stripe import charges, disputes, lists, standing
 from soulbox.local_stripe.cards import MESSAGES
 from soulbox.local_stripe.errors import CARD, INVALID, StripeError, invalid
 from soulbox.local_stripe.payment_methods import card_of
@@ -98,7 +98,7 @@ def payment_of(world: World, invoice: Obj) -> tuple[Obj, Obj]:
 def method_to_charge(world: World, invoice: Obj, asked: str | None) -> Obj:
     """Return the card to charge: the one asked for, the invoice's, or the customer's default."""
     customer = world.get("customer", invoice["customer"])
-    subscription = world.state.find(subscription_of(invoice) or "") or {}
+    subscription = world.state.find(standing.subscription_of(invoice) or "") or {}
     chosen = (
         asked
         or invoice["default_payment_method"]
@@ -119,12 +119,6 @@ def method_to_charge(world: World, invoice: Obj, asked: str | None) -> Obj:
             param="payment_method",
         )
     return method
-
-
-def subscription_of(invoice: Obj) -> str | None:
-    """Return the id of the subscription that an invoice belongs to."""
-    details = (invoice["parent"] or {}).get("subscription_details")
-    return None if details is None else details["subscription"]
 
 
 def attempt(
@@ -187,6 +181,7 @@ def mark_paid(world: World, invoice: Obj, *, paid: int) -> None:
     tell_update(world, invoice, before)
     world.emit("invoice.paid", invoice)
     world.emit("invoice.payment_succeeded", invoice)
+    standing.after_payment(world, invoice)
 
 
 def tell_update(world: World, invoice: Obj, before: Obj) -> None:
@@ -214,7 +209,7 @@ def _refuse(world: World, invoice: Obj, intent: Obj, method: Obj, decline: str) 
         status="requires_payment_method",
     )
     world.emit("payment_intent.payment_failed", intent)
-    _tell_failure(world, invoice)
+    tell_failure(world, invoice)
     if decline == "authentication_required":
         world.emit("invoice.payment_action_required", invoice)
     raise StripeError(
@@ -229,9 +224,11 @@ def _refuse(world: World, invoice: Obj, intent: Obj, method: Obj, decline: str) 
     )
 
 
-def _tell_failure(world: World, invoice: Obj) -> None:
+def tell_failure(world: World, invoice: Obj) -> None:
+    """Emit what follows an attempt that failed."""
     world.emit("invoice.updated", invoice, previous={"attempted": False})
     world.emit("invoice.payment_failed", invoice)
+    standing.after_failure(world, invoice)
 
 
 def _ask_to_authenticate(world: World, invoice: Obj, intent: Obj, method: Obj) -> None:
@@ -244,7 +241,7 @@ def _ask_to_authenticate(world: World, invoice: Obj, intent: Obj, method: Obj) -
         status="requires_action",
     )
     world.emit("payment_intent.requires_action", intent)
-    _tell_failure(world, invoice)
+    tell_failure(world, invoice)
     world.emit("invoice.payment_action_required", invoice)
     raise StripeError(
         402,

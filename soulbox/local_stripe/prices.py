@@ -54,7 +54,6 @@ def seed(world: World) -> None:
                     "interval": "month",
                     "interval_count": 1,
                     "meter": None,
-                    "trial_period_days": None,
                     "usage_type": "licensed",
                 },
                 "tax_behavior": "unspecified",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from soulbox.local_stripe import invoices, paying
+from soulbox.local_stripe import cycles
 from soulbox.local_stripe.errors import StripeError
 from soulbox.local_stripe.state import Obj
 from soulbox.local_stripe.world import World
@@ -24,7 +24,9 @@ def run_due(world: World) -> None:
             return
         _at, object_id = min(waiting)
         del world.state.due[object_id]
-        _advance_invoice(world, world.get("invoice", object_id))
+        found = world.state.find(object_id)
+        if found is not None:
+            ADVANCE[found["object"]](world, found)
 
 
 def move_to(world: World, now: float) -> None:
@@ -38,10 +40,19 @@ def move_to(world: World, now: float) -> None:
 
 
 def _advance_invoice(world: World, invoice: Obj) -> None:
-    if invoice["status"] == "draft":
-        invoices.finalize_draft(world, invoice)
-    if invoice["status"] == "open" and invoice["collection_method"] == "charge_automatically":
-        invoice["next_payment_attempt"] = None
-        with suppress(StripeError):
-            method = paying.method_to_charge(world, invoice, None)
-            paying.attempt(world, invoice, method, off_session=True)
+    with suppress(StripeError):
+        if invoice["status"] == "draft":
+            cycles.close(world, invoice)
+        elif invoice["status"] == "open":
+            invoice["next_payment_attempt"] = None
+            cycles.collect(world, invoice)
+
+
+def _advance_subscription(world: World, subscription: Obj) -> None:
+    if subscription["status"] == "incomplete":
+        cycles.expire(world, subscription)
+    elif subscription["status"] in ("active", "past_due"):
+        cycles.renew(world, subscription)
+
+
+ADVANCE = {"invoice": _advance_invoice, "subscription": _advance_subscription}
