@@ -244,7 +244,7 @@ SELLER_PAYMENT_TERMS = environment.text("SELLER_PAYMENT_TERMS")
 STRIPE_API_KEY = environment.text("STRIPE_API_KEY")
 STRIPE_WEBHOOK_SECRETS = environment.names("STRIPE_WEBHOOK_SECRET")
 STRIPE_API_BASE = environment.text("STRIPE_API_BASE").rstrip("/")
-STRIPE_TIMEOUT_S = environment.integer("STRIPE_TIMEOUT")
+STRIPE_TIMEOUT_S: float = environment.integer("STRIPE_TIMEOUT")
 PAYMENTS_RETURN_URL = environment.text("PAYMENTS_RETURN_URL") or PUBLIC_URL
 CARD_EXPIRY_NOTICE_DAYS = environment.integer("CARD_EXPIRY_NOTICE_DAYS")
 REFUND_APPROVAL_THRESHOLD = environment.integer("REFUND_APPROVAL_THRESHOLD")
@@ -318,4 +318,6 @@ LOGGING = {
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": environment.text("LOG_LEVEL")},
+    # Two lines for each call; what is asked and answered is in a table.
+    "loggers": {"stripe": {"level": "WARNING"}},
 }

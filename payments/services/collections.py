@@ -207,8 +207,13 @@ def _add_attempt(collection: Collection, asked: Asked, *, now: datetime) -> Paym
 def invoices_to_collect(*, most: int) -> list[int]:
     """Return invoices that are to be collected and have nothing under way for it.
 
-    Of an account's that are too small to be charged alone, one where they suffice together.
+    Not those of accounts whose invoices are too small to be charged even together; of the others
+    the largest come first, since small ones come with them.
     """
+    return [*_to_begin(most), *_to_try_again(most)]
+
+
+def _to_begin(most: int) -> list[int]:
     live = CollectionPart.objects.filter(invoice=OuterRef("pk"), is_live=True)
     waiting = Invoice.objects.filter(
         ~Exists(live),
@@ -230,9 +235,14 @@ def invoices_to_collect(*, most: int) -> list[int]:
         .annotate(due=Sum("amount_due"), least=Max(suffices), first=Min("pk"))
         .filter(due__gte=F("least"))
         .order_by("first")
-        .values_list("first", flat=True)
+        .values_list("account_id", flat=True)
     )
-    again = (
+    begin = waiting.filter(account_id__in=list(together[:most])).order_by("-amount_due", "pk")
+    return list(begin.values_list("pk", flat=True)[:most])
+
+
+def _to_try_again(most: int) -> QuerySet[Invoice, int]:
+    return (
         Invoice.objects.filter(
             status=InvoiceStatus.PENDING_RETRY,
             collection_parts__is_live=True,
@@ -240,9 +250,8 @@ def invoices_to_collect(*, most: int) -> list[int]:
         )
         .exclude(collection_parts__collection__attempts__in=_live_attempts())
         .order_by("pk")
-        .values_list("pk", flat=True)
+        .values_list("pk", flat=True)[:most]
     )
-    return [*together[:most], *again[:most]]
 
 
 def take_back_settled(now: datetime) -> int:

@@ -3,8 +3,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from pytest_django.fixtures import Settings
 
-from tests.local_stripe import LocalStripe
+from tests.local_stripe import API_KEY, SECRET, LocalStripe
+
+PATIENCE_S = 0.4
+"""How long a call to the local server may take, of which an answer that is held takes longer."""
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +23,13 @@ def local_stripe(_local_stripe_process: LocalStripe) -> Iterator[LocalStripe]:
     _local_stripe_process.reset()
     yield _local_stripe_process
     assert _local_stripe_process.violations() == []
+
+
+@pytest.fixture
+def stripe(local_stripe: LocalStripe, settings: Settings) -> LocalStripe:
+    """The local Stripe as what payments collects through."""
+    settings.STRIPE_API_KEY = API_KEY
+    settings.STRIPE_API_BASE = local_stripe.url
+    settings.STRIPE_WEBHOOK_SECRETS = [SECRET]
+    settings.STRIPE_TIMEOUT_S = PATIENCE_S
+    return local_stripe
