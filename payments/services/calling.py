@@ -87,6 +87,17 @@ def is_repeatable(key: str, *, now: datetime) -> bool:
     return call is None or (call.outcome not in _OVER and now - call.first_at < KEY_LIFE)
 
 
+def next_number(account_id: UUID, operation: str) -> int:
+    """Return the number, from 1, of the account's next call of that kind.
+
+    It stays until the provider has said yes or no, so that what is asked twice at once, or again
+    because no answer came, has one number. For keys of what may be asked for many times.
+    """
+    over = (ProviderCall.Outcome.DONE, ProviderCall.Outcome.REFUSED)
+    calls = ProviderCall.objects.filter(account=account_id, operation=operation, outcome__in=over)
+    return calls.count() + 1
+
+
 MOST_GENERATIONS = 50
 """Of one call's key: it is asked for anew so often at most."""
 

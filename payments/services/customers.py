@@ -11,15 +11,22 @@ from uuid import UUID
 from billing.models import Account, Membership
 from billing.services.messages import addresses_of
 from payments.models import Customer, ProviderCall
-from payments.provider import BusyError, CustomerProfile, Provider, ProviderError
-from payments.services.calling import Call, is_repeatable, last_call, make_call
-from payments.services.providing import provider
+from payments.provider import (
+    BusyError,
+    CustomerProfile,
+    NoAnswerError,
+    Provider,
+    ProviderError,
+)
+from payments.services.calling import Call, is_repeatable, last_call, make_call, next_number
+from payments.services.providing import is_set_up, provider
 
 logger = logging.getLogger(__name__)
 
 SEARCH_LAG = timedelta(seconds=90)
 """Stripe's search may not know for a minute what was just made."""
 CUSTOMERS_A_SWEEP = 200
+TELL = "customers.update"
 
 
 def customer_of(account: Account, *, now: datetime) -> Customer:
@@ -51,8 +58,11 @@ def ensure_customer(account_id: UUID, *, now: datetime) -> str:
 def tell_customers(now: datetime) -> int:
     """Tell the provider what has changed of accounts; return how many were looked at.
 
-    Those that were looked at longest ago come first. Safe to repeat.
+    Those that were looked at longest ago come first. Safe to repeat. One that the provider refuses
+    has its turn again after the others.
     """
+    if not is_set_up():
+        return 0
     customers = (
         Customer.objects.filter(provider_id__isnull=False)
         .select_related("account")
@@ -62,10 +72,14 @@ def tell_customers(now: datetime) -> int:
     for customer in customers:
         try:
             _tell(customer, profile_of(customer.account), now=now)
-        except ProviderError:
+        except ProviderError as error:
             logger.warning(
-                "customer was not told", exc_info=True, extra={"account_id": customer.pk}
+                "customer was not told", exc_info=True, extra={"account_id": str(customer.pk)}
             )
+            if isinstance(error, NoAnswerError | BusyError):
+                # The others would not be answered either.
+                break
+            Customer.objects.filter(pk=customer.pk).update(told_at=now)
         looked_at += 1
     return looked_at
 
@@ -107,8 +121,8 @@ def _tell(customer: Customer, profile: CustomerProfile, *, now: datetime) -> Non
     if customer.told_hash != told and customer_id:
         call = Call(
             # Changed back and forth, it is told each time.
-            f"customer-{customer.pk}-{customer.told_hash[:12]}-{told[:12]}-{now:%Y%m%d%H%M}",
-            "customers.update",
+            f"customer-{customer.pk}-told-{next_number(customer.pk, TELL)}-{told[:12]}",
+            TELL,
             customer.pk,
             {"name": profile.name, "metadata": profile.metadata},
         )
