@@ -6,6 +6,8 @@ from uuid import UUID
 from celery import shared_task
 
 from payments.services.collecting import take_step
+from payments.services.customers import tell_customers
+from payments.services.method_changes import detach_removed
 from payments.services.sweeps import begin_due_collections, due_steps
 
 MOST_STEPS = 20
@@ -27,3 +29,11 @@ def collect(collection_id: str) -> None:
     for _ in range(MOST_STEPS):
         if not take_step(UUID(collection_id), now=datetime.now(UTC)):
             return
+
+
+@shared_task(name="payments.tasks.tell_customers")
+def tell_of_customers() -> None:
+    """Tell the provider what has changed of accounts, and what cards were removed."""
+    now = datetime.now(UTC)
+    tell_customers(now)
+    detach_removed(now)

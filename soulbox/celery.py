@@ -59,6 +59,7 @@ app.conf.beat_schedule = {
         "billing.tasks.check_conservation", seconds=5 * 60, queue="billing"
     ),
     "sweep collections": _every("payments.tasks.sweep_collections", seconds=15, queue="payments"),
+    "tell customers": _every("payments.tasks.tell_customers", seconds=5 * 60, queue="payments"),
     "make partitions": _every(
         "metering.tasks.make_partitions_ahead", seconds=6 * 60 * 60, queue="default"
     ),

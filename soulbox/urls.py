@@ -18,5 +18,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("api/v1/", include("billing.urls")),
+    path("api/v1/", include("payments.urls")),
     path("api/v1/metering/", include("metering.api.urls")),
 ]

@@ -28,6 +28,10 @@ class Customer(models.Model):
     told_at = models.DateTimeField(null=True, blank=True)
     standing = models.CharField(max_length=16, choices=Standing, default=Standing.ACTIVE)
     standing_since = models.DateTimeField()
+    # So often the provider was asked for the payment methods, and whose answer is kept: one that
+    # was asked for earlier may be older, and is not.
+    methods_asked = models.PositiveIntegerField(default=0)
+    methods_taken = models.PositiveIntegerField(default=0)
 
     class Meta:
         constraints = (
@@ -63,6 +67,8 @@ class PaymentMethod(models.Model):
     added_at = models.DateTimeField()
     # Taken away, here or at the provider. Empty: it can be charged.
     removed_at = models.DateTimeField(null=True, blank=True)
+    # It was removed here, and is to be detached at the provider then. Empty: it is, or was not.
+    detach_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ("-is_default", "-id")
@@ -75,6 +81,10 @@ class PaymentMethod(models.Model):
             models.CheckConstraint(
                 condition=Q(is_default=False) | Q(removed_at__isnull=True),
                 name="default_payment_method_is_not_removed",
+            ),
+            models.CheckConstraint(
+                condition=Q(detach_at__isnull=True) | Q(removed_at__isnull=False),
+                name="payment_method_is_detached_once_removed",
             ),
             models.CheckConstraint(
                 condition=Q(expires_month__isnull=True, expires_year__isnull=True)
@@ -93,6 +103,11 @@ class PaymentMethod(models.Model):
                 F("expires_month"),
                 condition=Q(removed_at__isnull=True),
                 name="payment_methods_by_expiry",
+            ),
+            models.Index(
+                fields=["detach_at"],
+                condition=Q(detach_at__isnull=False),
+                name="payment_methods_to_detach",
             ),
         )
 

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from django.urls import path
+
+from payments.views import methods
+
+urlpatterns = [
+    path("payment-methods", methods.PaymentMethods.as_view(), name="payment-methods"),
+    path("payment-methods/<int:pk>", methods.PaymentMethodDetail.as_view(), name="payment-method"),
+    path(
+        "payment-methods/<int:pk>/default",
+        methods.DefaultPaymentMethod.as_view(),
+        name="payment-method-default",
+    ),
+]
