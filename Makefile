@@ -5,7 +5,7 @@ BIN := .venv/bin
 BENCHES := $(basename $(notdir $(wildcard bench/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test properties faults-billing check lint bench $(addprefix bench-,$(BENCHES)) reset requirements
+.PHONY: help run demo test properties faults-billing faults-payments check lint bench $(addprefix bench-,$(BENCHES)) reset requirements
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -26,6 +26,9 @@ properties: .venv/installed-dev ## Run the property tests of the pure core, 2,00
 faults-billing: .venv/installed-dev ## Bill 2,000 accounts with workers killed all the while
 	@BILLING_RUN_ACCOUNTS=2000 BILLING_RUN_NODES=10 BILLING_RUN_KILL_EVERY_S=3 BILLING_RUN_MOST_KILLS=1000 BILLING_RUN_HELD= \
 		exec $(BIN)/pytest --timeout=1800 tests/faults/test_billing_run.py
+
+faults-payments: .venv/installed-dev ## Collect 1,000 months with Stripe and workers failing; SEED=… for one
+	@PAYMENT_SEEDS=$(or $(SEEDS),1000) PAYMENT_SEED=$(SEED) exec $(BIN)/pytest --timeout=36000 tests/faults/test_payments.py
 
 check: lint test ## Run everything that has to pass before a commit
 
