@@ -10,7 +10,7 @@ from fractions import Fraction
 from zoneinfo import ZoneInfo
 
 from billing.money import Money
-from billing.periods import Schedule, add_months
+from billing.periods import Schedule, add_months, windows_from
 from billing.proration import share, whole_seconds
 from metering.period import Period
 
@@ -136,8 +136,16 @@ def fee_lines(
 
 
 def earned_credits(subscription: Subscribed, *, period: Period, schedule: Schedule) -> Money:
-    """Return the credits that the subscription brings for `period`, by the second."""
-    part = subscription.part_of(period)
+    """Return the credits that the subscription brings for `period`, by the second.
+
+    Where a provider's periods are followed, by the window, as the periods are: who pays a full
+    fee has the full credits, though the provider's month begins inside a window.
+    """
+    if subscription.provider_collects:
+        windows = windows_from(subscription.start, subscription.end or period.end)
+        part = windows.overlap(period) if windows else None
+    else:
+        part = subscription.part_of(period)
     if part is None:
         return Money.zero(subscription.monthly_credits.currency)
     return subscription.monthly_credits.times(share(part, schedule.whole(part.start)))

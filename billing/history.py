@@ -58,7 +58,10 @@ def schedule_in(account: Account, period: Period) -> Schedule:
     """
     schedule = schedule_of(account)
     last = period.end - WINDOW
-    if schedule.cycle_at(last).containing(last).end == period.end:
+    if schedule.whole(last).end == period.end:
+        return schedule
+    if any(followed.start == period.end for followed in schedule.followed):
+        # A provider's periods took over: where it ends tells nothing of the cycle before.
         return schedule
     for zone in reversed(calendar_of(account.pk).zones):
         cycle = Cycle(zone, max(_day(period.start, zone), _day(period.end, zone)))

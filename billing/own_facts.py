@@ -26,11 +26,12 @@ from billing.credits import (
 )
 from billing.discount_rules import active_rules, first_day, holding_rules
 from billing.fees import Commitment, Interval, Subscribed, earned_credits, year_of
+from billing.followed_periods import followed_by
 from billing.lifecycle import NOT_FINAL
 from billing.models import Account, CreditGrant, InvoiceDiscount, Plan, Subscription
 from billing.models import DiscountRule as DiscountRuleRow
 from billing.money import Money
-from billing.periods import Schedule, cover, windows_from
+from billing.periods import Followed, Schedule, cover, windows_from
 from billing.price_books import Books, PricedSpan, priced_spans, read_books, use_spans
 from billing.rating import PricedUsage
 from billing.statement import PeriodFacts
@@ -100,6 +101,7 @@ class _Reading:
     """What was read for some accounts, to be put together account by account."""
 
     subscriptions: Mapping[UUID, Sequence[Subscription]]
+    followed: Mapping[UUID, tuple[Followed, ...]]
     rules: Sequence[DiscountRuleRow]
     grants: Mapping[UUID, Sequence[CreditGrant]]
     granted: frozenset[tuple[int | None, datetime | None]]
@@ -132,7 +134,9 @@ class _Reading:
         """Return the facts of the period. Raises ValueError when a rule is no good."""
         account, period = one.account, one.period
         rows = self.rows_in(one)
-        schedule = one.schedule or _schedule(account, self.subscriptions.get(account.pk, ()))
+        schedule = one.schedule or _schedule(
+            account, self.subscriptions.get(account.pk, ()), self.followed.get(account.pk, ())
+        )
         terms = {row.pk: subscribed(row, account.currency) for row in rows}
         grants = self.grants.get(account.pk, ())
         held = [
@@ -182,6 +186,7 @@ def _read(wanted: Sequence[AccountPeriod]) -> _Reading:
     books = {row.price_book_id or row.plan.price_book_id for row in rows}
     return _Reading(
         subscriptions=subscriptions,
+        followed=followed_by(accounts),
         rules=list(active_rules(accounts)),
         grants=_by_account(_held_grants(accounts, span)),
         granted=frozenset(
@@ -293,25 +298,32 @@ def annotated(grant: CreditGrant, name: str) -> Decimal:
     return amount
 
 
-def _schedule(account: Account, rows: Iterable[Subscription]) -> Schedule:
+def _schedule(
+    account: Account, rows: Iterable[Subscription], followed: tuple[Followed, ...]
+) -> Schedule:
     cuts = (row.expires_at for row in rows if row.ends_period)
     return Schedule(
         cycle=account.cycle,
         next_cycle=account.next_cycle,
         changes_at=account.cycle_changes_at,
         cuts=tuple(cut for cut in cuts if cut and cut > account.open_period_start),
+        followed=followed,
     )
 
 
 def schedule_of(account: Account) -> Schedule:
     """Return how the account's time is cut into periods from its open one on."""
-    return _schedule(account, account.subscriptions.filter(ends_period=True))
+    return schedules_of([account])[account.pk]
 
 
 def schedules_of(accounts: Collection[Account]) -> dict[UUID, Schedule]:
-    """Return what `schedule_of` does for each account, by one query for all of them."""
+    """Return what `schedule_of` does for each account, by the same queries for all of them."""
     cutting = _by_account(Subscription.objects.filter(account__in=accounts, ends_period=True))
-    return {account.pk: _schedule(account, cutting.get(account.pk, ())) for account in accounts}
+    followed = followed_by([account.pk for account in accounts])
+    return {
+        account.pk: _schedule(account, cutting.get(account.pk, ()), followed.get(account.pk, ()))
+        for account in accounts
+    }
 
 
 def period_containing(account: Account, moment: datetime) -> Period:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import calendar
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TypeVar
@@ -58,17 +58,77 @@ class Cycle:
 
 
 @dataclass(frozen=True, slots=True)
+class Followed:
+    """Periods of a payment provider, which ours follow from `start` to `stop`.
+
+    `first` is the one that the provider told, exactly; after it come months, for as long as they
+    begin before `renews_until`. `start` and `stop` are where windows start. `stop` and
+    `renews_until` are None where there is no end.
+    """
+
+    first: Period
+    start: datetime
+    stop: datetime | None = None
+    renews_until: datetime | None = None
+
+    def whole(self, moment: datetime) -> Period | None:
+        """Return what a full fee and full credits are for around `moment`, in whole windows.
+
+        That is the provider's period; of a shorter first one, as a trial, the month that ends
+        with it. None where ours do not follow.
+        """
+        if moment < self.start or (self.stop and moment >= self.stop):
+            return None
+        for period in self._renewed():
+            if moment < window_start(period.end):
+                start = period.start
+                if period == self.first:
+                    start = min(start, self._months_after_first(-1))
+                return Period(window_start(start), window_start(period.end))
+        return None
+
+    def exact(self, moment: datetime) -> Period | None:
+        """Return the provider's period around `moment`, as the provider counts; None: in none."""
+        if self.stop and moment >= self.stop:
+            return None
+        for period in self._renewed():
+            if moment < period.end:
+                return period if moment in period else None
+        return None
+
+    def _renewed(self) -> Iterator[Period]:
+        """Yield the provider's periods without end, or up to the last."""
+        period, number = self.first, 0
+        while True:
+            yield period
+            if self.renews_until and period.end >= self.renews_until:
+                return
+            number += 1
+            period = Period(period.end, self._months_after_first(number))
+
+    def _months_after_first(self, number: int) -> datetime:
+        start, end = self.first.start.day, self.first.end.day
+        # It ends on the last of a month: perhaps because that month has no day like the first's.
+        is_last = end == calendar.monthrange(self.first.end.year, self.first.end.month)[1]
+        day = max(start, end) if is_last else end
+        return add_months(self.first.end, number, ZoneInfo("UTC"), day=day)
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """The periods of one account: they follow one another without overlap or hole.
 
     `changes_at` is where another cycle takes over; `cuts` are moments at which a period ends
-    before its time, because a subscription was cancelled there and then.
+    before its time, because a subscription was cancelled there and then. While it follows a
+    payment provider's periods, they go before the cycle.
     """
 
     cycle: Cycle
     next_cycle: Cycle | None = None
     changes_at: datetime | None = None
     cuts: tuple[datetime, ...] = ()
+    # In order, each up to where the next starts.
+    followed: tuple[Followed, ...] = ()
 
     def cycle_at(self, moment: datetime) -> Cycle:
         """Return the cycle that holds at `moment`."""
@@ -77,15 +137,28 @@ class Schedule:
         return self.cycle
 
     def whole(self, moment: datetime) -> Period:
-        """Return the full period of the cycle around `moment`: what a full fee is for."""
+        """Return the full period around `moment`: what a full fee is for."""
+        for followed in self.followed:
+            if period := followed.whole(moment):
+                return period
         return self.cycle_at(moment).containing(moment)
+
+    def exact(self, moment: datetime) -> Period | None:
+        """Return the provider's period around `moment`, as the provider counts; None: in none.
+
+        Where two were told for it, the later one holds.
+        """
+        found = (followed.exact(moment) for followed in reversed(self.followed))
+        return next(filter(None, found), None)
 
     def starting(self, start: datetime) -> Period:
         """Return the period that starts at `start`, where the one before ended.
 
-        It is a whole one unless the cycle has changed or a cut falls into it.
+        It is a whole one unless the cycle has changed, a cut falls into it, or a provider's
+        periods take over in it.
         """
-        ends = [self.whole(start).end, *(cut for cut in self.cuts if cut > start)]
+        taken_over = (followed.start for followed in self.followed)
+        ends = [self.whole(start).end, *(cut for cut in (*self.cuts, *taken_over) if cut > start)]
         return Period(start, min(ends))
 
     def following(self, first: Period, moment: datetime) -> Period:

@@ -25,6 +25,7 @@ from billing.models.messages import Budget, MailCursor, MailMessage
 from billing.models.operators import OperatorKey
 from billing.models.plans import Plan, Subscription
 from billing.models.prices import Price, PriceBook, PriceBookVersion, PriceTier
+from billing.models.provider_periods import ProviderPeriod
 
 __all__ = [
     "Account",
@@ -64,6 +65,7 @@ __all__ = [
     "PriceBook",
     "PriceBookVersion",
     "PriceTier",
+    "ProviderPeriod",
     "Subscription",
     "TopUp",
     "UnbilledLateUsage",

@@ -97,6 +97,11 @@ from billing.services.other_invoices import (
     mirror_invoice,
 )
 from billing.services.prices import PriceBookRefusedError, copy_book, start_version
+from billing.services.provider_periods import (
+    ProviderPeriodRefusedError,
+    ProviderPeriodTooLateError,
+    take_provider_period,
+)
 from billing.services.rerating import approve_correction, difference_of, rerate
 from billing.services.run_reports import RunReport, Scope, is_month
 from billing.services.safety import SafetyBoundError, accept_amount
@@ -149,6 +154,8 @@ __all__ = [
     "PeriodNotOpenError",
     "PlannedGrant",
     "PriceBookRefusedError",
+    "ProviderPeriodRefusedError",
+    "ProviderPeriodTooLateError",
     "RenderedInvoice",
     "RunReport",
     "SafetyBoundError",
@@ -227,6 +234,7 @@ __all__ = [
     "start_version",
     "subscribe",
     "take_prepaid",
+    "take_provider_period",
     "tell_reached_budgets",
     "unpark_account",
     "use_credit",

@@ -198,11 +198,13 @@ def _among(
 def revoke_unearned_credits(account: Account, period: Period, *, now: datetime) -> None:
     """Take back the credits of `period` for time that a subscription turned out not to cover.
 
+    Or for time that is not in the period any more, which a provider's took over.
+
     Safe to repeat. No more is taken than is left.
     """
     schedule = schedule_of(account)
     grants = CreditGrant.objects.filter(
-        account=account, period_start=period.start, subscription__expires_at__isnull=False
+        account=account, period_start=period.start, subscription__isnull=False
     ).select_related("subscription__plan")
     for grant in grants:
         if grant.subscription is None:

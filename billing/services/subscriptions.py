@@ -309,6 +309,9 @@ def _end_of(account: Account, active: Subscription, now: datetime) -> datetime:
     if active.ends_period and active.expires_at:
         return active.expires_at
     terms, schedule = subscribed(active, account.currency), schedule_of(account)
+    if active.provider_collects and (theirs := schedule.exact(now)):
+        # To the second: what the provider collected for goes on past the edge of our period.
+        return theirs.end
     if active.trial_ends_at and now < active.trial_ends_at:
         return active.trial_ends_at
     year = year_of(terms, now, schedule) if terms.interval is Interval.ANNUAL else None
