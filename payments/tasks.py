@@ -1,10 +1,11 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from celery import shared_task
 
+from payments.services import events
 from payments.services.collecting import take_step
 from payments.services.customers import tell_customers
 from payments.services.method_changes import detach_removed
@@ -12,6 +13,10 @@ from payments.services.sweeps import begin_due_collections, due_steps
 
 MOST_STEPS = 20
 """Of a collection in one task: making and paying it takes five."""
+MOST_BESIDE = 20
+"""Events about one object that one task applies."""
+APPLYING_TIME = timedelta(seconds=30)
+"""A sweep begins no event after it; the longest wait for the provider comes on top."""
 
 
 @shared_task(name="payments.tasks.sweep_collections")
@@ -20,10 +25,10 @@ def sweep_collections() -> None:
     now = datetime.now(UTC)
     begin_due_collections(now)
     for collection_id in due_steps(now):
-        collect.delay(str(collection_id))
+        collect.apply_async((str(collection_id),), queue="payments")
 
 
-@shared_task(name="payments.tasks.collect", queue="payments")
+@shared_task(name="payments.tasks.collect")
 def collect(collection_id: str) -> None:
     """Take a collection's steps until nothing more can be done at once."""
     for _ in range(MOST_STEPS):
@@ -37,3 +42,24 @@ def tell_of_customers() -> None:
     now = datetime.now(UTC)
     tell_customers(now)
     detach_removed(now)
+
+
+@shared_task(name="payments.tasks.sweep_events")
+def sweep_events() -> None:
+    """Apply the events that wait; stop at once where the provider is out of reach."""
+    started = datetime.now(UTC)
+    events.give_up_events(started)
+    for event_id in events.due_events(started):
+        now = datetime.now(UTC)
+        if now - started > APPLYING_TIME or not events.apply_event(event_id, now=now):
+            return
+
+
+@shared_task(name="payments.tasks.apply_event")
+def apply_event(event_id: str) -> None:
+    """Apply an event that just came, and those that came beside it for the same object."""
+    beside: str | None = event_id
+    for _ in range(MOST_BESIDE):
+        if beside is None or not events.apply_event(beside, now=datetime.now(UTC)):
+            return
+        beside = events.due_beside(event_id, now=datetime.now(UTC))

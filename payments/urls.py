@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from payments.views import methods
+from payments.views import methods, webhooks
 
 urlpatterns = [
     path("payment-methods", methods.PaymentMethods.as_view(), name="payment-methods"),
@@ -12,4 +12,5 @@ urlpatterns = [
         methods.DefaultPaymentMethod.as_view(),
         name="payment-method-default",
     ),
+    path("webhook/stripe", webhooks.stripe_webhook, name="stripe-webhook"),
 ]

@@ -9,5 +9,5 @@ class SoulboxConfig(AppConfig):
     name = "soulbox"
 
     def ready(self) -> None:
-        """Register the system checks, which need the settings."""
-        from soulbox import checks  # noqa: F401, PLC0415 - importing it registers them
+        """Register the system checks, which need the settings, and where tasks are sent to."""
+        from soulbox import celery, checks  # noqa: F401, PLC0415 - importing them registers them

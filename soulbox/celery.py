@@ -58,6 +58,7 @@ app.conf.beat_schedule = {
     "check conservation": _every(
         "billing.tasks.check_conservation", seconds=5 * 60, queue="billing"
     ),
+    "sweep events": _every("payments.tasks.sweep_events", seconds=15, queue="payments"),
     "sweep collections": _every("payments.tasks.sweep_collections", seconds=15, queue="payments"),
     "tell customers": _every("payments.tasks.tell_customers", seconds=5 * 60, queue="payments"),
     "make partitions": _every(

@@ -182,8 +182,8 @@ def event_of(event: Json) -> ProviderEvent:
     return ProviderEvent(
         id=event["id"],
         type=event["type"],
-        object_type=about.get("object", ""),
-        object_id=about.get("id", ""),
+        object_type=about.get("object") or "",
+        object_id=about.get("id") or "",
         api_version=event.get("api_version") or "",
         is_live_mode=event["livemode"],
         happened_at=moment(event["created"]),
