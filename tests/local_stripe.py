@@ -167,6 +167,10 @@ class LocalStripe:
         """Remove a card as its customer does in the portal."""
         return self.ask("POST", f"payment_methods/{method}/detach")
 
+    def make_default(self, method: str) -> Answer:
+        """Make a card the default as its customer does in the portal."""
+        return self.ask("POST", f"payment_methods/{method}/default")
+
     def become(self, method: str, token: str) -> Answer:
         """Let a card on file behave as another test card from now on."""
         return self.ask("POST", f"payment_methods/{method}/become", token=token)

@@ -8,13 +8,13 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from aiohttp import web
 
-from soulbox.local_stripe import control, delivery, document, timers
+from soulbox.local_stripe import control, delivery, document, pages, timers
 from soulbox.local_stripe.clock import Clock
 from soulbox.local_stripe.delivery import Policy
 from soulbox.local_stripe.operations import OPERATIONS
@@ -62,21 +62,20 @@ async def serve(given: argparse.Namespace) -> None:
     runner = web.AppRunner(
         application(server), access_log=None, handler_cancellation=True, shutdown_timeout=1
     )
-    await runner.setup()
-    await web.TCPSite(runner, HOST, given.port).start()
-    world.address = f"http://{HOST}:{runner.addresses[0][1]}"
-    if given.announce_port_on_stdout:
-        sys.stdout.write(f"{world.address}\n")
-        sys.stdout.flush()
     with stopping() as stop:
+        await runner.setup()
+        await web.TCPSite(runner, HOST, given.port).start()
+        world.address = f"http://{HOST}:{runner.addresses[0][1]}"
+        if given.announce_port_on_stdout:
+            sys.stdout.write(f"{world.address}\n")
+            sys.stdout.flush()
+        server.delivery.resume()
         while not stop.is_set():
             await tick(server)
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), TICK_S)
-            except TimeoutError:
-                continue
-    await server.delivery.close()
-    await runner.cleanup()
+        await server.delivery.close()
+        await runner.cleanup()
 
 
 def application(server: LocalStripe) -> web.Application:
@@ -84,6 +83,8 @@ def application(server: LocalStripe) -> web.Application:
     app = web.Application(client_max_size=MOST_BODY_BYTES)
     for method, path in control.CONTROLS:
         app.router.add_route(method, path, partial(control.answer, server))
+    for (method, path), page in pages.PAGES.items():
+        app.router.add_route(method, path, partial(pages.answer, page, server))
     app.router.add_route("*", "/{path:.*}", server.answer)
     return app
 

@@ -202,10 +202,18 @@ def attach(server: LocalStripe, customer_id: str, given: Given) -> Obj:
     method["card"].update(given.get("card", {}))
     payment_methods.attach_to(world, method, customer["id"])
     if given.get("default", True):
-        before = deepcopy(customer)
-        customer["invoice_settings"]["default_payment_method"] = method["id"]
-        tell_change(world, customer, before)
+        make_default(server, method["id"], {})
     return method
+
+
+def make_default(server: LocalStripe, method_id: str, _given: Given) -> Obj:
+    """Make a card the one that invoices are charged to, as its customer does in the portal."""
+    method = server.world.get("payment_method", method_id)
+    customer = server.world.get("customer", method["customer"])
+    before = deepcopy(customer)
+    customer["invoice_settings"]["default_payment_method"] = method_id
+    tell_change(server.world, customer, before)
+    return customer
 
 
 def detach(server: LocalStripe, method_id: str, _given: Given) -> Obj:
@@ -308,6 +316,7 @@ CONTROLS: dict[tuple[str, str], Control] = {
     ("POST", "/_local/customers/{id}/attach"): attach,
     ("POST", "/_local/payment_methods/{id}/detach"): detach,
     ("POST", "/_local/payment_methods/{id}/become"): become,
+    ("POST", "/_local/payment_methods/{id}/default"): make_default,
     ("POST", "/_local/invoices/{id}/authenticate"): authenticate,
     ("POST", "/_local/invoices/{id}/pay"): pay,
     ("POST", "/_local/charges/{id}/dispute"): open_dispute,

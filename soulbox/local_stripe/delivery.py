@@ -107,6 +107,12 @@ class Delivery:
                     else:
                         await self._try(event_id, endpoint, retries=0)
 
+    def resume(self) -> None:
+        """Deliver again what was owed when the server went down."""
+        owed = [event_id for event_id, to in self._world.state.owed.items() if to]
+        if owed and self._world.endpoints:
+            self._start(self.deliver(owed), self._tasks)
+
     async def settled(self) -> None:
         """Return when nothing is under way; retries that still wait do not count."""
         while self._tasks:

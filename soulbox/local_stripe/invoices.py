@@ -152,7 +152,6 @@ def finalize_draft(world: World, invoice: Obj) -> None:
         effective_at=invoice["effective_at"] or world.now,
         ending_balance=owed_after,
         hosted_invoice_url=address,
-        invoice_pdf=f"{address}/pdf",
         number=f"{customer['invoice_prefix']}-{customer['next_invoice_sequence']:04}",
         status="open",
     )

@@ -57,7 +57,7 @@ def search(call: Call, found: list[Obj], url: str) -> Obj:
 
 
 def _limit(call: Call) -> int:
-    limit: int = call.get("limit") or USUAL_LIMIT
+    limit: int = call.get("limit", USUAL_LIMIT)
     if not 1 <= limit <= LARGEST_LIMIT:
         raise invalid(
             f"This value must be between 1 and {LARGEST_LIMIT}.",

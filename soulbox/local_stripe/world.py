@@ -12,8 +12,6 @@ from soulbox.local_stripe.document import Document, Operation
 from soulbox.local_stripe.errors import missing
 from soulbox.local_stripe.state import Obj, State
 
-API = "/v1"
-
 
 @dataclass
 class World:
