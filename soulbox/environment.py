@@ -47,6 +47,7 @@ VARIABLES: dict[str, Variable] = {
         Variable("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR."),
         Variable("WEB_PORT", "8000", "Port of the web server started by `make run`."),
         Variable("FLOWER_PORT", "5555", "Port of Flower started by `make run`."),
+        Variable("STRIPE_PORT", "12111", "Port of the local Stripe started by `make run`."),
         Variable("METERING_INTERVAL", "2", "Seconds between two readings of a sandbox."),
         Variable(
             "METERING_STORAGE_INTERVAL", "300", "Seconds between two readings of its storage."
@@ -109,7 +110,8 @@ VARIABLES: dict[str, Variable] = {
         Variable(
             "STRIPE_API_KEY",
             "",
-            "Secret or restricted key of Stripe. Empty: invoices wait, and nothing is collected.",
+            "Secret or restricted key of Stripe. Empty: invoices wait, and `make run` starts a "
+            "local Stripe.",
         ),
         Variable(
             "STRIPE_WEBHOOK_SECRET",

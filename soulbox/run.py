@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,7 +25,7 @@ from metering.docker import DockerEngine
 from metering.services import register_host
 from metering.simulator import SCHEME
 from metering.source import SourceError
-from soulbox import environment
+from soulbox import environment, stripe_here
 from soulbox.demo_data import DemoLogins
 from soulbox.lifeline import end_with_parent
 
@@ -34,6 +34,7 @@ LOCAL_HOST_ID = UUID("00000000-0000-4000-8000-000000000001")
 ADDRESS = "127.0.0.1"
 PORTS_TRIED = 100
 LAST_PORT = 65535
+LOCAL_STRIPE = "stripe"
 ENGINE_TIMEOUT_S = 3
 # True, and of no use to somebody who tries this on a machine of their own: Celery runs as root
 # where `make run` does, and static files come from the packages, not from a folder.
@@ -52,6 +53,8 @@ class Ports:
 
     web: int
     flower: int
+    # Of the local Stripe; None: STRIPE_API_KEY names a real one.
+    stripe: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,16 @@ class MeteredHost:
     why_simulated: str
 
 
-def free_port(name: str, *, other_than: int | None = None) -> int:
+def choose_ports() -> Ports:
+    """Return free ports, those that the variables name or the next. Raises NoFreePortError."""
+    web = free_port("WEB_PORT")
+    flower = free_port("FLOWER_PORT", other_than=(web,))
+    if environment.text("STRIPE_API_KEY"):
+        return Ports(web, flower)
+    return Ports(web, flower, free_port("STRIPE_PORT", other_than=(web, flower)))
+
+
+def free_port(name: str, *, other_than: Collection[int] = ()) -> int:
     """Return the port that the variable names, or the next free one. Raises NoFreePortError."""
     wanted = environment.integer(name)
     for port in range(wanted, min(wanted + PORTS_TRIED, LAST_PORT + 1)):
@@ -73,7 +85,7 @@ def free_port(name: str, *, other_than: int | None = None) -> int:
                 probe.bind((ADDRESS, port))
             except OSError:
                 continue
-        if port != other_than:
+        if port not in other_than:
             return port
     raise NoFreePortError(f"{name}={wanted}: neither this port nor one soon after it is free.")
 
@@ -103,6 +115,7 @@ def child_environment(ports: Ports, logins: DemoLogins) -> dict[str, str]:
     """Return the environment of the processes in the Procfile."""
     return {
         **os.environ,
+        **_local_stripe(ports),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": ",".join(f"ignore:{text}" for text in EXPECTED_WARNINGS),
@@ -116,6 +129,22 @@ def child_environment(ports: Ports, logins: DemoLogins) -> dict[str, str]:
     }
 
 
+def _local_stripe(ports: Ports) -> dict[str, str]:
+    """Return what the local Stripe and those who ask it need to know; nothing, if there is none."""
+    if ports.stripe is None:
+        return {}
+    here = stripe_here.write(settings.HOME, ports.stripe)
+    return {
+        "STRIPE_PORT": str(here.port),
+        "STRIPE_API_KEY": here.api_key,
+        "STRIPE_API_BASE": here.url,
+        "STRIPE_WEBHOOK_SECRET": here.webhook_secret,
+        "PAYMENTS_RETURN_URL": environment.text("PAYMENTS_RETURN_URL")
+        or f"http://{ADDRESS}:{ports.web}/api/docs/",
+        "STRIPE_WEBHOOK_URL": f"http://{ADDRESS}:{ports.web}{stripe_here.WEBHOOK_PATH}",
+    }
+
+
 def run_processes(child_environ: Mapping[str, str]) -> int:
     """Run what the Procfile says until a signal comes or one process ends; return the status.
 
@@ -126,6 +155,8 @@ def run_processes(child_environ: Mapping[str, str]) -> int:
     manager._procmgr = _MainProcessesFirst()  # noqa: SLF001 - the same
     procfile = parse_procfile((settings.BASE_DIR / "Procfile").read_text())
     for name, command in procfile.processes.items():
+        if name == LOCAL_STRIPE and "STRIPE_WEBHOOK_URL" not in child_environ:
+            continue
         # Without a shell in between, which would not pass the signals on.
         manager.add_process(name, f"exec {command}", env=dict(child_environ), cwd=settings.BASE_DIR)
     with ExitStack() as on_error:

@@ -8,7 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 
-from soulbox import environment
+from soulbox import environment, stripe_here
 from soulbox.embedded import APPLICATION_ROLE, OWNER_ROLE, Embedded
 from soulbox.mail import mail_server
 
@@ -244,6 +244,11 @@ SELLER_PAYMENT_TERMS = environment.text("SELLER_PAYMENT_TERMS")
 STRIPE_API_KEY = environment.text("STRIPE_API_KEY")
 STRIPE_WEBHOOK_SECRETS = environment.names("STRIPE_WEBHOOK_SECRET")
 STRIPE_API_BASE = environment.text("STRIPE_API_BASE").rstrip("/")
+# Without a key the embedded services have a Stripe of their own, once `make run` has started it.
+STRIPE_HERE = None if STRIPE_API_KEY or not EMBEDDED else stripe_here.read(HOME)
+if STRIPE_HERE:
+    STRIPE_API_KEY, STRIPE_API_BASE = STRIPE_HERE.api_key, STRIPE_HERE.url
+    STRIPE_WEBHOOK_SECRETS = [STRIPE_HERE.webhook_secret]
 STRIPE_TIMEOUT_S: float = environment.integer("STRIPE_TIMEOUT")
 PAYMENTS_RETURN_URL = environment.text("PAYMENTS_RETURN_URL") or PUBLIC_URL
 CARD_EXPIRY_NOTICE_DAYS = environment.integer("CARD_EXPIRY_NOTICE_DAYS")

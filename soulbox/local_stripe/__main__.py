@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from soulbox import environment
 from soulbox.local_stripe import control, delivery, document, pages, timers
 from soulbox.local_stripe.clock import Clock
 from soulbox.local_stripe.delivery import Policy
@@ -34,19 +34,24 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="where to listen; 0 picks a free one")
     parser.add_argument("--state", type=Path, help="file that keeps everything over a restart")
     parser.add_argument("--webhook-url", help="where events go")
-    parser.add_argument("--webhook-secret", help="what signs them, whsec_...")
+    parser.add_argument(
+        "--webhook-secret",
+        # By the environment, since every user can read the arguments of every process.
+        default=environment.text("STRIPE_WEBHOOK_SECRET"),
+        help="what signs them, whsec_...; else of STRIPE_WEBHOOK_SECRET",
+    )
     parser.add_argument(
         "--cache",
         type=Path,
-        default=Path(os.environ.get("SOULBOX_HOME") or ".soulbox", "cache"),
+        default=Path(environment.text("SOULBOX_HOME"), "cache"),
         help="folder of the cut document",
     )
     parser.add_argument(
         "--announce-port-on-stdout", action="store_true", help="print the address when it answers"
     )
     given = parser.parse_args()
-    if bool(given.webhook_url) != bool(given.webhook_secret):
-        parser.error("--webhook-url and --webhook-secret go together")
+    if given.webhook_url and not given.webhook_secret:
+        parser.error("--webhook-url wants a --webhook-secret")
     asyncio.run(serve(given))
 
 

@@ -25,7 +25,7 @@ from tests.soulbox.processes import PROJECT, descendants, wait_for_end
 
 WEB_PORT = 18700
 FLOWER_PORT = 18800
-PROCESSES = {"web", "worker", "collector", "beat", "flower"}
+PROCESSES = {"web", "worker", "collector", "beat", "flower", "stripe"}
 
 
 @dataclass
@@ -211,7 +211,7 @@ def test_two_servers_that_want_one_port_get_two(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("WEB_PORT", str(WEB_PORT))
     monkeypatch.setenv("FLOWER_PORT", str(WEB_PORT))
     web = free_port("WEB_PORT")
-    assert free_port("FLOWER_PORT", other_than=web) != web
+    assert free_port("FLOWER_PORT", other_than=(web,)) != web
 
 
 def test_no_port_at_all_is_an_error_that_names_the_variable(

@@ -25,8 +25,7 @@ class Command(BaseCommand):
         try:
             if silent := refuse_unsafe_settings():
                 raise CommandError("\n".join(silent))
-            web = run.free_port("WEB_PORT")
-            ports = Ports(web, run.free_port("FLOWER_PORT", other_than=web))
+            ports = run.choose_ports()
         except (ServicesError, NoFreePortError) as error:
             raise CommandError(str(error)) from None
         call_command("migrate", verbosity=0, interactive=False)
@@ -53,14 +52,23 @@ def _welcome(ports: Ports, logins: DemoLogins, host: MeteredHost) -> str:
         f"  Admin    {web}/admin/      {admin}",
         f"  API      {web}/api/docs/   with the key below",
         f"  Flower   {flower}/            {admin}",
+        *_stripe(ports),
         "  Staff by role, in the admin:",
         *(f"    {name:16} {password}" for name, password in logins.staff.items()),
         f"  The demo account's owner logs in as {logins.owner} / {logins.owner_password}",
         *_moved("WEB_PORT", ports.web),
         *_moved("FLOWER_PORT", ports.flower),
+        *(_moved("STRIPE_PORT", ports.stripe) if ports.stripe else []),
         "",
         "  What the demo account used so far, and what it costs:",
         f"    curl -H 'Authorization: Bearer {logins.api_key}' {web}/api/v1/usage/current",
+        "",
+        "  Add a card to it, on the page that this answers with:",
+        (
+            f"    curl -X POST -H 'Authorization: Bearer {logins.api_key}' "
+            f"{web}/api/v1/payment-methods -H 'Content-Type: application/json' "
+            """-d '{"flow": "portal"}'"""
+        ),
         "",
     ]
     if host.why_simulated:
@@ -76,6 +84,12 @@ def _welcome(ports: Ports, logins: DemoLogins, host: MeteredHost) -> str:
             f"    docker run -d {labels} --cpus 0.5 busybox sh -c 'while :; do :; done'",
         ]
     return "\n".join([*lines, "", "  Ctrl-C stops everything.", ""])
+
+
+def _stripe(ports: Ports) -> list[str]:
+    if ports.stripe is None:
+        return []
+    return [f"  Stripe   a local one, at http://{run.ADDRESS}:{ports.stripe}, with test cards only"]
 
 
 def _moved(name: str, port: int) -> list[str]:
