@@ -35,7 +35,15 @@ from billing.history import schedule_in
 from billing.invoice_days import rows_of_days
 from billing.invoice_words import credit_name, discount_basis, fee_basis
 from billing.lifecycle import InvoiceStatus
-from billing.models import Account, CreditEntry, Invoice, InvoiceDays, InvoiceDiscount, InvoiceLine
+from billing.models import (
+    Account,
+    CreditEntry,
+    Invoice,
+    InvoiceDays,
+    InvoiceDiscount,
+    InvoiceFile,
+    InvoiceLine,
+)
 from billing.money import Money
 from billing.parties import buyer_of, party_from, seller_party
 from billing.queries import one_snapshot
@@ -111,7 +119,7 @@ def _document_of(invoice: Invoice) -> InvoiceDocument:
         tax_name=invoice.tax_name or settings.SELLER_TAX_NAME,
         issued_on=issued_on_of(invoice),
         due_on=invoice.due_on,
-        paid_on=issued_on_of(invoice) if invoice.number and not invoice.amount_due else None,
+        paid_on=_paid_on(invoice),
         payment_terms=invoice.payment_terms,
         fees=tuple(_fees(invoice, lines, discounts)),
         meters=_meters(invoice, lines),
@@ -150,11 +158,43 @@ def _buyer(account: Account) -> Party:
     return buyer_of(account.name, account.address, account.tax_id)
 
 
+def edition_of(invoice: Invoice) -> InvoiceFile.Edition:
+    """Return which edition of its documents a final invoice has now."""
+    if invoice.status == InvoiceStatus.VOID:
+        return InvoiceFile.Edition.VOID
+    return InvoiceFile.Edition.PAID if _was_paid(invoice) else InvoiceFile.Edition.ISSUED
+
+
+def edition_of_document(document: InvoiceDocument) -> InvoiceFile.Edition:
+    """Return the edition that a final invoice's document is of."""
+    if document.status is InvoiceStatus.VOID:
+        return InvoiceFile.Edition.VOID
+    is_paid = document.status is InvoiceStatus.PAID and bool(document.totals.amount_due)
+    return InvoiceFile.Edition.PAID if is_paid else InvoiceFile.Edition.ISSUED
+
+
+def _was_paid(invoice: Invoice) -> bool:
+    """Return whether all that was due has been paid since, and nothing of it was credited."""
+    return (
+        invoice.status == InvoiceStatus.PAID
+        and invoice.amount_due > 0
+        and not invoice.credit_notes.filter(off_due__gt=0).exists()
+    )
+
+
 def _status(invoice: Invoice) -> InvoiceStatus:
-    """Return the state as of the issue, which later payments do not change."""
+    """Return the state that the document is of: what failed or waits since does not show."""
     if invoice.status in (InvoiceStatus.DRAFT, InvoiceStatus.VOID):
         return InvoiceStatus(invoice.status)
-    return InvoiceStatus.PENDING if invoice.amount_due else InvoiceStatus.PAID
+    is_paid = not invoice.amount_due or _was_paid(invoice)
+    return InvoiceStatus.PAID if is_paid else InvoiceStatus.PENDING
+
+
+def _paid_on(invoice: Invoice) -> date | None:
+    """Return the seller's day on which nothing was due any more; None: something is."""
+    if invoice.paid_at and _was_paid(invoice):
+        return invoice.paid_at.astimezone(settings.SELLER_TIME_ZONE).date()
+    return issued_on_of(invoice) if invoice.number and not invoice.amount_due else None
 
 
 def _totals(invoice: Invoice) -> InvoiceTotals:

@@ -22,9 +22,10 @@ class InvoiceFile(models.Model):
         JSON = "json", "JSON"
 
     class Edition(models.TextChoices):
-        """A document is as of its issue, but what is void says so."""
+        """A document is as of its issue, but what was paid since or is void says so."""
 
         ISSUED = "issued"
+        PAID = "paid"
         VOID = "void"
 
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="files")

@@ -16,7 +16,7 @@ from billing.documents.pdf import render_pdf
 from billing.documents.sheet import lines_csv
 from billing.history import BILLING_A_PERIOD
 from billing.invoice_days import rows_of_days
-from billing.invoice_documents import document_of, zone_of
+from billing.invoice_documents import document_of, edition_of, edition_of_document, zone_of
 from billing.models import Invoice, InvoiceDays, InvoiceFile
 
 DAYS_AT_A_TIME: Final = 200
@@ -52,12 +52,13 @@ def invoice_file(invoice_id: int, *, format: InvoiceFile.Format, now: datetime) 
     """Return an invoice as a file. What a final invoice was given out as once, it stays.
 
     Safe to repeat: a final invoice's file is made once and the same bytes are returned from then
-    on. A draft's is made anew each time and not kept. A void one gets a file that says so. Raises
-    Invoice.DoesNotExist; ValueError where its rows do not add up; RenderedBeforeForkError.
+    on. A draft's is made anew each time and not kept. One that was paid since gets a file that
+    says so, as does a void one; the one before is kept beside it. Raises Invoice.DoesNotExist;
+    ValueError where its rows do not add up; RenderedBeforeForkError.
     """
-    invoice = Invoice.objects.only("number", "status").get(pk=invoice_id)
+    invoice = Invoice.objects.get(pk=invoice_id)
     if invoice.number:
-        content = _kept(invoice_id, format, _edition(invoice.status))
+        content = _kept(invoice_id, format, edition_of(invoice))
         content = content or _make(invoice_id, format, now)
     else:
         content = _RENDERERS[format](document_of(invoice_id))
@@ -104,11 +105,6 @@ def keep_invoice_days(now: datetime) -> int:
     return len(rows)
 
 
-def _edition(status: str) -> InvoiceFile.Edition:
-    is_void = status == Invoice.Status.VOID
-    return InvoiceFile.Edition.VOID if is_void else InvoiceFile.Edition.ISSUED
-
-
 def _kept(invoice_id: int, format: str, edition: str) -> bytes | None:  # noqa: A002 - as above
     """Return the file's bytes. Raises ValueError where they are not what was written."""
     row = InvoiceFile.objects.filter(invoice_id=invoice_id, format=format, edition=edition).first()
@@ -124,8 +120,9 @@ def _make(invoice_id: int, format: InvoiceFile.Format, now: datetime) -> bytes: 
     """Make the file and keep it; where another worker was quicker, return what that one made."""
     document = document_of(invoice_id)
     content = _RENDERERS[format](document)
-    # The invoice may have become void a moment ago: what it became is what the document says.
-    edition = _edition(document.status)
+    # The invoice may have been paid or voided a moment ago: what it became is what the document
+    # says.
+    edition = edition_of_document(document)
     row = InvoiceFile(
         invoice_id=invoice_id,
         format=format,

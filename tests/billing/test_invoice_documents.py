@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import time
 from datetime import date, timedelta
 from decimal import Decimal
@@ -258,7 +259,7 @@ def test_a_final_document_is_the_same_whatever_changes_later(settings: Settings)
     DiscountRule.objects.update(name="Renamed")
     settings.SELLER_NAME = "Another seller"
     settings.SELLER_TAX_NAME = "GST"
-    services.mark_paid(invoice.pk, because=services.Because("by hand"), now=AFTER_MAY)
+    services.mark_payment_failed(invoice.pk, because=services.Because("No"), now=AFTER_MAY)
 
     assert render_pdf(document_of(invoice.pk)) == before
 
@@ -361,6 +362,29 @@ def test_what_is_void_has_a_file_that_says_so() -> None:
     assert "Void: nothing is due." not in pdf_text(issued)
     kept = InvoiceFile.objects.get(invoice=invoice, edition="issued")
     assert bytes(kept.content) == issued
+
+
+def test_what_was_paid_since_has_a_file_that_says_so() -> None:
+    invoice = everything(open_account())
+    issued = file_of(invoice, "pdf")
+    later = AFTER_MAY + timedelta(days=3)
+    services.mark_paid(invoice.pk, because=services.Because("Bank transfer"), now=later)
+
+    paid = file_of(invoice, "pdf")
+    assert re.search(r"Paid on\s+4 Jun", pdf_text(paid))
+    assert "Paid on" not in pdf_text(issued)
+    assert file_of(invoice, "pdf") == paid
+    kept = InvoiceFile.objects.get(invoice=invoice, edition="issued")
+    assert bytes(kept.content) == issued
+
+
+def test_what_a_credit_note_closed_was_not_paid() -> None:
+    invoice = everything(open_account())
+    by = services.Author("Too much", reference="all of it")
+    services.credit_in_full(invoice.pk, by=by, now=AFTER_MAY)
+    invoice.refresh_from_db()
+    assert invoice.status == InvoiceStatus.PAID
+    assert "Paid on" not in pdf_text(file_of(invoice, "pdf"))
 
 
 def test_a_draft_says_that_it_is_one_and_is_not_kept() -> None:
