@@ -19,7 +19,7 @@ class CreditKind(StrEnum):
 
 USAGE_CREDITS = (CreditKind.MONTHLY, CreditKind.PROMOTIONAL)
 """The kinds that pay usage only, in the order in which they are used."""
-RESERVED_REFERENCES = ("invoice:", "top-up:", "correction:")
+RESERVED_REFERENCES = ("invoice:", "top-up:", "correction:", "payment:", "overpaid:", "refund:")
 """How the references begin that the system itself gives to credit."""
 
 

@@ -9,6 +9,7 @@ from payments.services import events
 from payments.services.collecting import take_step
 from payments.services.customers import tell_customers
 from payments.services.method_changes import detach_removed
+from payments.services.overpaid import settle_credited
 from payments.services.sweeps import begin_due_collections, due_steps
 
 MOST_STEPS = 20
@@ -63,3 +64,9 @@ def apply_event(event_id: str) -> None:
         if beside is None or not events.apply_event(beside, now=datetime.now(UTC)):
             return
         beside = events.due_beside(event_id, now=datetime.now(UTC))
+
+
+@shared_task(name="payments.tasks.settle_money")
+def settle_money() -> None:
+    """Settle invoices that payments and credit notes together have paid."""
+    settle_credited(datetime.now(UTC))

@@ -254,28 +254,6 @@ def _to_try_again(most: int) -> QuerySet[Invoice, int]:
     )
 
 
-def take_back_settled(now: datetime) -> int:
-    """Take back what asks for invoices that are paid or void by now; return how many.
-
-    Safe to repeat.
-    """
-    asked = (
-        Collection.objects.filter(
-            LIVE_COLLECTION,
-            void_reason="",
-            parts__is_live=True,
-            parts__invoice__status__in=[InvoiceStatus.PAID, InvoiceStatus.VOID],
-        )
-        .exclude(attempts__in=_live_attempts())
-        .distinct()
-    )
-    for collection in asked:
-        with transaction.atomic():
-            lock_account(collection.account_id)
-            take_back(collection, reason="It was paid or voided another way", now=now)
-    return len(asked)
-
-
 def _live_attempts() -> QuerySet[PaymentAttempt]:
     return PaymentAttempt.objects.filter(LIVE_ATTEMPT)
 

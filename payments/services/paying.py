@@ -43,17 +43,23 @@ def pay(
     if fault := fault_of(collection, bill):
         report_fault(collection, bill, fault, now=now)
         return False
-    with transaction.atomic():
-        account = lock_account(collection.account_id)
-        if not still_asks_for_what_is_owed(collection):
-            take_back(collection, reason=CHANGED, now=now)
-            return True
-    if not attempt.method_id and not _choose_method(attempt, account.pk, now=now):
+    if _is_taken_back(collection, now=now):
+        return True
+    if not attempt.method_id and not _choose_method(attempt, collection.account_id, now=now):
         message = "The account has no payment method."
         fail_attempt(attempt, Try.FAILED, code=NO_METHOD, message=message, now=now)
         return True
     _charge(collection, bill, attempt, now=now)
     return True
+
+
+def _is_taken_back(collection: Collection, *, now: datetime) -> bool:
+    """Return whether it is to be voided at the provider, as what does not ask for what is owed."""
+    with transaction.atomic():
+        lock_account(collection.account_id)
+        if not still_asks_for_what_is_owed(collection):
+            take_back(collection, reason=CHANGED, now=now)
+        return Collection.objects.exclude(void_reason="").filter(pk=collection.pk).exists()
 
 
 def _choose_method(attempt: PaymentAttempt, account_id: UUID, *, now: datetime) -> bool:
@@ -135,6 +141,9 @@ def look_up(
             )
             return True
     key = f"{collection.pk}-att-{attempt.number}-pay"
+    if _is_taken_back(collection, now=now):
+        # Asked again it might be charged only now. Once it is void there, it never is.
+        return True
     if is_repeatable(key, now=now):
         # Under the same key the provider does nothing twice: it says again what it said then.
         _charge(collection, bill, attempt, now=now)

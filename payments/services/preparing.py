@@ -9,7 +9,7 @@ from django.db import transaction
 from billing.services import lock_account
 from payments.bill_lines import bill_lines, breakdown
 from payments.models import Collection
-from payments.provider import BillStatus
+from payments.provider import BillStatus, NotFoundError, ProviderBill
 from payments.services.calling import is_repeatable, last_call, make_call
 from payments.services.charges import bill_of, charges_of
 from payments.services.collections import release, still_asks_for_what_is_owed
@@ -78,16 +78,24 @@ def _make(collection: Collection, parts: dict[str, str], *, now: datetime) -> No
 
 def _drop(collection: Collection, *, now: datetime) -> bool:
     """Take back a collection that is not open yet."""
-    bill = None
-    if collection.provider_id:
-        bill = provider().bill(collection.provider_id)
-    elif last_call(f"{collection.pk}-create"):
-        customer_id = ensure_customer(collection.account_id, now=now)
-        found = provider().find_bills(customer_id, {"collection_id": str(collection.pk)})
-        bill = found[0] if found else None
-    if bill:
+    if bill := bill_there(collection, now=now):
         undo_bill(collection, bill, now=now)
     with transaction.atomic():
         lock_account(collection.account_id)
         release(collection, Status.VOID, now=now)
     return False
+
+
+def bill_there(collection: Collection, *, now: datetime) -> ProviderBill | None:
+    """Return the collection's invoice at the provider, if there is one. Raises ProviderError."""
+    if collection.provider_id:
+        try:
+            return provider().bill(collection.provider_id)
+        except NotFoundError:
+            # It was a draft, and was deleted.
+            return None
+    if not last_call(f"{collection.pk}-create"):
+        return None
+    customer_id = ensure_customer(collection.account_id, now=now)
+    found = provider().find_bills(customer_id, {"collection_id": str(collection.pk)})
+    return found[0] if found else None

@@ -11,11 +11,11 @@ from django.db import transaction
 from billing.money import Money
 from billing.services import lock_account
 from payments.models import LIVE_ATTEMPT, Collection, Difference, PaymentAttempt
-from payments.provider import BillStatus, ProviderBill
+from payments.provider import BillStatus, BusyError, ProviderBill, RefusedError
 from payments.services.calling import Call, make_call
 from payments.services.differences import Found, note_difference
 from payments.services.providing import provider
-from payments.services.settling import settle
+from payments.services.settling import is_under_way, settle
 
 logger = logging.getLogger(__name__)
 
@@ -71,16 +71,34 @@ def report_fault(collection: Collection, bill: ProviderBill, fault: str, *, now:
 
 
 def undo_bill(collection: Collection, bill: ProviderBill, *, now: datetime) -> None:
-    """Take a provider's invoice back, however it stands; one that was paid is settled instead."""
+    """Take a provider's invoice back, however it stands; one that was paid is settled instead.
+
+    Raises ProviderError, BusyError while a payment of it is under way.
+    """
     asked = {"invoice": bill.id}
     if bill.status is BillStatus.DRAFT:
         call = call_of(collection, f"{collection.pk}-delete", "invoices.delete", asked)
         make_call(call, lambda once: provider().delete_draft(bill.id, key=once), now=now)
     elif bill.status in {BillStatus.OPEN, BillStatus.UNCOLLECTIBLE}:
         call = call_of(collection, f"{collection.pk}-void", "invoices.void", asked)
-        make_call(call, lambda once: provider().void_bill(bill.id, key=once), now=now)
+        try:
+            make_call(call, lambda once: provider().void_bill(bill.id, key=once), now=now)
+        except RefusedError:
+            # It may have been paid, or voided, in this moment.
+            if not _is_over(collection, bill.id, now=now):
+                raise
     elif bill.status is BillStatus.PAID:
         settle(collection, bill, now=now)
+
+
+def _is_over(collection: Collection, bill_id: str, *, now: datetime) -> bool:
+    """Return whether nobody can pay an invoice any more that the provider would not void."""
+    bill = provider().bill(bill_id)
+    if bill.status is BillStatus.PAID:
+        settle(collection, bill, now=now)
+    elif any(is_under_way(provider().payment(p.payment_id)) for p in bill.payments if p.payment_id):
+        raise BusyError("A payment of it is under way. It is taken back if that fails.")
+    return bill.status in {BillStatus.PAID, BillStatus.VOID}
 
 
 def refuse(collection: Collection, reason: str, *, now: datetime) -> None:

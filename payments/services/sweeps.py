@@ -8,12 +8,9 @@ from uuid import UUID
 
 from django.db import OperationalError, connection
 
+from payments.services.changed import take_back_changed
 from payments.services.collecting import due
-from payments.services.collections import (
-    begin_collecting,
-    invoices_to_collect,
-    take_back_settled,
-)
+from payments.services.collections import begin_collecting, invoices_to_collect
 from payments.services.providing import is_set_up
 
 logger = logging.getLogger(__name__)
@@ -29,7 +26,7 @@ def begin_due_collections(now: datetime) -> int:
     """
     if not is_set_up():
         return 0
-    take_back_settled(now)
+    take_back_changed(now)
     begun = 0
     for invoice_id in invoices_to_collect(most=INVOICES_A_SWEEP):
         try:
