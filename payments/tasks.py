@@ -11,6 +11,7 @@ from payments.services.customers import tell_customers
 from payments.services.method_changes import detach_removed
 from payments.services.overpaid import settle_credited
 from payments.services.sweeps import begin_due_collections, due_steps
+from payments.services.top_ups import collect_due_top_ups, take_back_failed_top_ups
 
 MOST_STEPS = 20
 """Of a collection in one task: making and paying it takes five."""
@@ -64,6 +65,14 @@ def apply_event(event_id: str) -> None:
         if beside is None or not events.apply_event(beside, now=datetime.now(UTC)):
             return
         beside = events.due_beside(event_id, now=datetime.now(UTC))
+
+
+@shared_task(name="payments.tasks.sweep_top_ups")
+def sweep_top_ups() -> None:
+    """Begin to collect the top-ups that wait, and give up those whose card failed."""
+    now = datetime.now(UTC)
+    take_back_failed_top_ups(now)
+    collect_due_top_ups(now)
 
 
 @shared_task(name="payments.tasks.settle_money")
