@@ -77,7 +77,7 @@ class LocalStripe:
         return json.loads(body)
 
     def reset(self, *, seed: int | None = None, search_lag_s: int = 0) -> None:
-        """Forget everything, endpoints, faults and clock too."""
+        """Forget everything, endpoints, faults and clock too, but not violations."""
         self.ask("POST", "reset", seed=seed, search_lag_s=search_lag_s)
 
     def now(self) -> int:
@@ -171,9 +171,9 @@ class LocalStripe:
         """Make a card the default as its customer does in the portal."""
         return self.ask("POST", f"payment_methods/{method}/default")
 
-    def become(self, method: str, token: str) -> Answer:
-        """Let a card on file behave as another test card from now on."""
-        return self.ask("POST", f"payment_methods/{method}/become", token=token)
+    def become(self, method: str, token: str | None = None, **card: int) -> Answer:
+        """Let a card on file behave as another from now on; its bank may tell a new exp_year."""
+        return self.ask("POST", f"payment_methods/{method}/become", token=token, card=card)
 
     def authenticate(self, invoice: str, **more: Any) -> Answer:
         """Complete 3-D Secure on the hosted page, and pay."""
@@ -194,6 +194,10 @@ class LocalStripe:
     def refund(self, charge: str, amount: int | None = None) -> Answer:
         """Refund a charge as staff does in Stripe's dashboard."""
         return self.ask("POST", f"charges/{charge}/refund", amount=amount)
+
+    def fail_refund(self, refund: str) -> Answer:
+        """Let a refund come back from the bank."""
+        return self.ask("POST", f"refunds/{refund}/fail")
 
     def cancel_subscription(self, subscription: str, *, at_period_end: bool = False) -> Answer:
         """Cancel a subscription as staff does in Stripe's dashboard."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from aiohttp import web
 
 from soulbox import environment
-from soulbox.local_stripe import control, delivery, document, pages, timers
+from soulbox.local_stripe import control, delivery, document, events, pages, timers
 from soulbox.local_stripe.clock import Clock
 from soulbox.local_stripe.delivery import Policy
 from soulbox.local_stripe.operations import OPERATIONS
@@ -96,6 +96,8 @@ def application(server: LocalStripe) -> web.Application:
 
 async def tick(server: LocalStripe) -> None:
     """Do what is due by a clock that runs."""
+    events.prune(server.world)
+    server.keys.prune()
     due = timers.next_due(server.world)
     if due is not None and due <= server.world.now:
         timers.run_due(server.world)

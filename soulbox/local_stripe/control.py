@@ -14,6 +14,7 @@ from aiohttp import web
 from soulbox.local_stripe import (
     delivery,
     disputes,
+    events,
     paying,
     payment_methods,
     standing,
@@ -27,6 +28,14 @@ from soulbox.local_stripe.errors import StripeError, invalid
 from soulbox.local_stripe.faults import HOLD_S, Rule
 from soulbox.local_stripe.server import LocalStripe
 from soulbox.local_stripe.state import Obj
+from soulbox.local_stripe.world import changed
+
+SUMMED_AS = {
+    "charge": "charged",
+    "refund": "refunded",
+    "refund_failure": "refunded",
+    "adjustment": "disputed",
+}
 
 Given = dict[str, Any]
 Control = Callable[[LocalStripe, str, Given], Any]
@@ -69,11 +78,12 @@ def advance_clock(server: LocalStripe, _id: str, given: Given) -> Obj:
     to = given["to"] if "to" in given else server.world.now + given["seconds"]
     timers.move_to(server.world, to)
     server.keys.prune()
+    events.prune(server.world)
     return tell_clock(server, "", {})
 
 
 def reset(server: LocalStripe, _id: str, given: Given) -> Obj:
-    """Forget everything, endpoints too unless `keep_endpoints`."""
+    """Forget everything but violations, endpoints too unless `keep_endpoints`."""
     if not given.get("keep_endpoints"):
         server.world.endpoints.clear()
     server.reset(given.get("seed"))
@@ -182,9 +192,7 @@ def tell_ledger(server: LocalStripe, _id: str, _given: Given) -> Obj:
     ledger: dict[str, Counter[str]] = {}
     for entry in server.world.state.table("balance_transaction").values():
         sums = ledger.setdefault(entry["currency"], Counter())
-        sums[{"charge": "charged", "refund": "refunded"}.get(entry["type"], "disputed")] += entry[
-            "amount"
-        ]
+        sums[SUMMED_AS[entry["type"]]] += entry["amount"]
         sums["fees"] += entry["fee"]
         sums["net"] += entry["net"]
         sums["gross"] += entry["amount"]
@@ -223,11 +231,21 @@ def detach(server: LocalStripe, method_id: str, _given: Given) -> Obj:
 
 
 def become(server: LocalStripe, method_id: str, given: Given) -> Obj:
-    """Let a card that is on file behave as another from now on, as lost ones do."""
-    if given["token"] not in TOKENS:
-        raise invalid(f"No such test card; there are {', '.join(TOKENS)}", param="token")
+    """Let a card that is on file behave as another from now on, as lost ones do.
+
+    `card` is what its bank tells of it, such as a new `exp_year`.
+    """
     method = server.world.get("payment_method", method_id)
-    server.world.state.cards[method_id] = given["token"]
+    if token := given.get("token"):
+        if token not in TOKENS:
+            raise invalid(f"No such test card; there are {', '.join(TOKENS)}", param="token")
+        server.world.state.cards[method_id] = token
+    if card := given.get("card"):
+        before = deepcopy(method)
+        method["card"].update(card)
+        server.world.emit(
+            "payment_method.automatically_updated", method, previous=changed(before, method)
+        )
     return method
 
 
@@ -273,6 +291,14 @@ def refund(server: LocalStripe, charge_id: str, given: Given) -> Obj:
     charge = server.world.get("charge", charge_id)
     reason = given.get("reason", "requested_by_customer")
     return disputes.refund(server.world, charge, given.get("amount"), reason=reason, metadata={})
+
+
+def fail_refund(server: LocalStripe, refund_id: str, given: Given) -> Obj:
+    """Let a refund come back from the bank: the money is ours again."""
+    refunded = server.world.get("refund", refund_id)
+    return disputes.fail_refund(
+        server.world, refunded, given.get("reason", "expired_or_canceled_card")
+    )
 
 
 def cancel_subscription(server: LocalStripe, subscription_id: str, given: Given) -> Obj:
@@ -321,6 +347,7 @@ CONTROLS: dict[tuple[str, str], Control] = {
     ("POST", "/_local/invoices/{id}/pay"): pay,
     ("POST", "/_local/charges/{id}/dispute"): open_dispute,
     ("POST", "/_local/charges/{id}/refund"): refund,
+    ("POST", "/_local/refunds/{id}/fail"): fail_refund,
     ("POST", "/_local/disputes/{id}/close"): close_dispute,
     ("POST", "/_local/subscriptions/{id}/cancel"): cancel_subscription,
 }

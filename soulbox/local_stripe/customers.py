@@ -128,6 +128,14 @@ def move_balance(world: World, customer: Obj, balance: int) -> None:
     tell_change(world, customer, before)
 
 
+def mark_delinquent(world: World, customer_id: str, *, is_so: bool) -> None:
+    """Note whether the customer's newest invoice could not be collected by itself."""
+    customer = world.get("customer", customer_id)
+    before = deepcopy(customer)
+    customer["delinquent"] = is_so
+    tell_change(world, customer, before)
+
+
 WRITTEN = (
     *PLAIN,
     "balance",

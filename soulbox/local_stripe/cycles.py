@@ -7,6 +7,7 @@ from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 
 from soulbox.local_stripe import drafts, invoice_lines, invoices, paying, standing
+from soulbox.local_stripe.customers import mark_delinquent
 from soulbox.local_stripe.errors import StripeError
 from soulbox.local_stripe.state import Obj
 from soulbox.local_stripe.world import World
@@ -161,6 +162,7 @@ def collect(world: World, invoice: Obj) -> None:
         if error.status != 402:
             invoice.update(attempted=True, attempt_count=retry + 1)
             paying.tell_failure(world, invoice)
+        mark_delinquent(world, invoice["customer"], is_so=True)
         _try_again(world, invoice)
         raise
 

@@ -138,6 +138,23 @@ def refund(
     return made
 
 
+def fail_refund(world: World, refunded: Obj, reason: str) -> Obj:
+    """Take a refund back that the card's bank could not take."""
+    if refunded["status"] != "succeeded":
+        raise invalid(f"Refund {refunded['id']} is {refunded['status']}.")
+    before = deepcopy(refunded)
+    given = charges.move(world, refunded, "refund_failure", refunded["amount"])
+    refunded.update(failure_balance_transaction=given["id"], failure_reason=reason, status="failed")
+    charge = world.get("charge", refunded["charge"])
+    charge["amount_refunded"] -= refunded["amount"]
+    charge["refunded"] = False
+    previous = changed(before, refunded)
+    world.emit("refund.failed", refunded)
+    world.emit("refund.updated", refunded, previous=previous)
+    world.emit("charge.refund.updated", refunded, previous=previous)
+    return refunded
+
+
 def create_refund(call: Call) -> Obj:
     """Refund a charge, named by itself or by its payment intent."""
     world = call.world

@@ -16,6 +16,15 @@ def shown(world: World, event: Obj) -> Obj:
     return {**event, "pending_webhooks": len(world.state.owed.get(event["id"], []))}
 
 
+def prune(world: World) -> None:
+    """Forget what Stripe no longer lists."""
+    kept = world.state.table("event")
+    oldest = world.now - KEPT_FOR_S
+    for event_id in [event_id for event_id, one in kept.items() if one["created"] < oldest]:
+        del kept[event_id]
+        world.state.owed.pop(event_id, None)
+
+
 def retrieve(call: Call) -> Obj:
     """Return an event."""
     return shown(call.world, call.world.get("event", call.id))

@@ -64,6 +64,8 @@ def _expand(world: World, shown: Any, steps: list[str]) -> None:
     if not isinstance(shown, dict):
         return
     step, *rest = steps
+    if (shown.get("object"), step) == ("invoice", "confirmation_secret"):
+        shown[step] = _confirmation_secret(world, shown)
     if (on_demand := ON_DEMAND.get((shown.get("object", ""), step))) and step not in shown:
         shown[step] = _list(world, shown, *on_demand)
     if shown.get(step) is None:
@@ -80,6 +82,15 @@ def _in_place(world: World, value: Any) -> Any:
     if isinstance(value, list):
         return [_in_place(world, one) for one in value]
     return value
+
+
+def _confirmation_secret(world: World, invoice: Obj) -> Obj | None:
+    """Return what a browser confirms the payment with; drafts and zero invoices have none."""
+    for record in world.state.table("invoice_payment").values():
+        if record["invoice"] == invoice["id"]:
+            intent = world.get("payment_intent", record["payment"]["payment_intent"])
+            return {"client_secret": intent["client_secret"], "type": "payment_intent"}
+    return None
 
 
 def _list(world: World, holder: Obj, kind: str, url: str) -> Obj:

@@ -42,12 +42,21 @@ class Keys:
         self._under_way.add(key)
         return None
 
-    def keep(self, key: str, path: str, given: dict[str, Any], status: int, body: str) -> None:
+    def keep(
+        self,
+        key: str,
+        path: str,
+        given: dict[str, Any],
+        request_id: str,
+        answer: tuple[int, str],
+    ) -> None:
         """Keep the first answer of a key, of whatever status."""
+        status, body = answer
         self._world.state.keys[key] = {
             "at": self._world.now,
             "path": path,
             "given": _digest(given),
+            "request": request_id,
             "status": status,
             "body": body,
         }

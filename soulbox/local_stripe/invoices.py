@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 
 from soulbox.local_stripe import invoice_lines, lists, paying, standing
-from soulbox.local_stripe.customers import move_balance
+from soulbox.local_stripe.customers import mark_delinquent, move_balance
 from soulbox.local_stripe.drafts import DRAFT_FOR_S, new_invoice, schedule, sum_up
 from soulbox.local_stripe.errors import invalid
 from soulbox.local_stripe.invoice_lines import editable
@@ -237,6 +237,7 @@ def mark_uncollectible(call: Call) -> Obj:
     world.state.due.pop(invoice["id"], None)
     world.emit("invoice.updated", invoice, previous=changed(before, invoice))
     world.emit("invoice.marked_uncollectible", invoice)
+    mark_delinquent(world, invoice["customer"], is_so=False)
     return invoice
 
 

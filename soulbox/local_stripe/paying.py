@@ -7,6 +7,7 @@ from typing import Any
 
 from soulbox.local_stripe import charges, disputes, lists, standing
 from soulbox.local_stripe.cards import MESSAGES
+from soulbox.local_stripe.customers import mark_delinquent
 from soulbox.local_stripe.errors import CARD, INVALID, StripeError, invalid
 from soulbox.local_stripe.payment_methods import card_of
 from soulbox.local_stripe.state import Obj
@@ -180,6 +181,7 @@ def mark_paid(world: World, invoice: Obj, *, paid: int) -> None:
     world.state.due.pop(invoice["id"], None)
     tell_update(world, invoice, before)
     world.emit("invoice.paid", invoice)
+    mark_delinquent(world, invoice["customer"], is_so=False)
     world.emit("invoice.payment_succeeded", invoice)
     standing.after_payment(world, invoice)
 

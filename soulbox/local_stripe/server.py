@@ -49,7 +49,7 @@ class LocalStripe:
             prices.seed(world)
 
     def reset(self, seed: int | None = None) -> None:
-        """Forget everything; a seed makes the ids to come repeatable."""
+        """Forget everything but violations; a seed makes the ids to come repeatable."""
         self.world.state = State()
         if seed is not None:
             self.world.state.random.seed(seed)
@@ -57,7 +57,6 @@ class LocalStripe:
         self.world.clock.reset()
         self.faults.clear()
         self.delivery.forget()
-        self.violations.clear()
         self.log.clear()
         prices.seed(self.world)
 
@@ -97,20 +96,15 @@ class LocalStripe:
             raise in_use(key or "")
         given = await self._parameters(request, operation, noted)
         noted["given"] = given
-        if not key:
-            return await self._worked(
-                request, Call(self.world, operation, in_path, given), noted, fault
-            )
-        if kept := self.keys.recalled(key, request.path, given):
+        if key and (kept := self.keys.recalled(key, request.path, given)):
             headers["Idempotent-Replayed"] = "true"
             headers["original-request"] = kept["request"]
             noted["replayed"] = True
             return kept["status"], kept["body"]
-        try:
-            call = Call(self.world, operation, in_path, given)
-            return await self._worked(request, call, noted, fault, key)
-        finally:
-            self.keys.finish(key)
+        call = Call(self.world, operation, in_path, given)
+        work = self._worked(request, call, noted, fault, key)
+        # Stripe does its work to the end, whether the client waits for it or not.
+        return await (asyncio.shield(work) if fault and fault.kind == "delay" else work)
 
     def _operation(self, request: web.Request) -> tuple[Operation, dict[str, str]]:
         found = self.document.route(request.method, request.path)
@@ -158,35 +152,34 @@ class LocalStripe:
         return given
 
     async def _worked(
-        self,
-        request: web.Request,
-        call: Call,
-        noted: Obj,
-        fault: Rule | None,
-        key: str | None = None,
+        self, request: web.Request, call: Call, noted: Obj, fault: Rule | None, key: str | None
     ) -> tuple[int, str]:
         """Do the work, keep the answer, tell of it, and fail as the fault says."""
         kind = fault.kind if fault else ""
-        seconds = fault.seconds if fault else 0
-        if kind == "delay":
-            await asyncio.sleep(seconds)
-        if kind in ("timeout_before", "reset_before"):
-            await cut(request, seconds if kind.startswith("timeout") else 0)
-        if kind == "500_before":
-            status, body = 500, self._error_body(broken(), noted["id"])
-        else:
-            self.world.request = {"id": noted["id"], "idempotency_key": key}
-            status, body = self._outcome(call, noted["id"])
-        if kind == "500_after_success":
-            status, body = 500, self._error_body(broken(), noted["id"])
-        noted["outcome"] = status
-        if key:
-            self.keys.keep(key, request.path, call.given, status, body)
-            self.world.state.keys[key]["request"] = noted["id"]
-        self.save()
-        await self.delivery.flush()
-        if kind in ("timeout_after_success", "reset_after_success"):
-            await cut(request, seconds if kind.startswith("timeout") else 0)
+        hold_s = fault.seconds if fault and not kind.startswith("reset") else 0
+        try:
+            if kind == "delay":
+                await asyncio.sleep(hold_s)
+            if kind in ("timeout_before", "reset_before"):
+                await cut(request, hold_s)
+            if kind == "500_before":
+                status, body = 500, self._error_body(broken(), noted["id"])
+            else:
+                self.world.request = {"id": noted["id"], "idempotency_key": key}
+                status, body = self._outcome(call, noted["id"])
+            if kind == "500_after_success":
+                status, body = 500, self._error_body(broken(), noted["id"])
+            noted["outcome"] = status
+            if key:
+                self.keys.keep(key, request.path, call.given, noted["id"], (status, body))
+            if request.method != "GET":
+                self.save()
+            await self.delivery.flush()
+            if kind in ("timeout_after_success", "reset_after_success"):
+                await cut(request, hold_s)
+        finally:
+            if key:
+                self.keys.finish(key)
         return status, body
 
     def _outcome(self, call: Call, request_id: str) -> tuple[int, str]:

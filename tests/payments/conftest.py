@@ -21,6 +21,7 @@ def _local_stripe_process() -> Iterator[LocalStripe]:
 def local_stripe(_local_stripe_process: LocalStripe) -> Iterator[LocalStripe]:
     """The local Stripe, empty; a request or an answer that is not Stripe's fails the test."""
     _local_stripe_process.reset()
+    _local_stripe_process.clear_violations()
     yield _local_stripe_process
     assert _local_stripe_process.violations() == []
 

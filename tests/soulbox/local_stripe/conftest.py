@@ -21,6 +21,7 @@ def _server() -> Iterator[LocalStripe]:
 def local(_server: LocalStripe) -> Iterator[LocalStripe]:
     """The server, empty; a request or an answer that is not Stripe's fails the test."""
     _server.reset()
+    _server.clear_violations()
     yield _server
     assert _server.violations() == []
 

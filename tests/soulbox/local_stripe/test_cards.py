@@ -132,3 +132,14 @@ def test_a_card_is_made_the_default(
         customer, {"invoice_settings": {"default_payment_method": first["id"]}}
     )
     assert default_of(client, customer) == first["id"]
+
+
+def test_a_bank_tells_of_a_new_expiry(
+    client: StripeClient, local: LocalStripe, customer: str
+) -> None:
+    method = local.attach(customer, card={"exp_year": 2026})
+    local.become(method["id"], exp_year=2031)
+    card = client.v1.payment_methods.retrieve(method["id"]).card
+    assert card is not None
+    assert card.exp_year == 2031
+    assert client.v1.events.list({"type": "payment_method.automatically_updated"}).data != []

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 import stripe
 from stripe import StripeClient
@@ -71,6 +73,19 @@ def test_a_call_in_the_way_is_not_kept(
         client.v1.invoices.pay(invoice, {}, ONCE)
     assert refused.value.http_status == status
     assert client.v1.invoices.pay(invoice, {}, ONCE).status == "paid"
+
+
+def test_work_is_done_though_the_client_went_away(
+    client: StripeClient, local: LocalStripe, invoice: str
+) -> None:
+    local.fault("delay", PAY, seconds=0.4)
+    with pytest.raises(stripe.APIConnectionError):
+        client.v1.invoices.pay(invoice, {}, ONCE)
+    deadline = time.monotonic() + 5
+    while client.v1.invoices.retrieve(invoice).status != "paid":
+        assert time.monotonic() < deadline
+    assert client.v1.invoices.pay(invoice, {}, ONCE).status == "paid"
+    assert len(local.charges()) == 1
 
 
 def test_the_nth_call_of_matching_operations_goes_wrong(

@@ -307,3 +307,29 @@ def test_too_large_an_amount_is_refused(client: StripeClient, customer: str) -> 
     with pytest.raises(stripe.InvalidRequestError) as refused:
         client.v1.invoices.pay(invoice.id)
     assert refused.value.code == "amount_too_large"
+
+
+def test_a_browser_can_be_given_what_confirms_the_payment(
+    client: StripeClient, customer: str
+) -> None:
+    invoice = final_invoice(client, customer, 1000)
+    shown = client.v1.invoices.retrieve(invoice.id, {"expand": ["confirmation_secret"]})
+    [payment] = client.v1.invoice_payments.list({"invoice": invoice.id}).data
+    intent = client.v1.payment_intents.retrieve(str(payment.payment.payment_intent))
+    assert shown.confirmation_secret is not None
+    assert shown.confirmation_secret.client_secret == intent.client_secret
+    draft = client.v1.invoices.create({"customer": customer, "expand": ["confirmation_secret"]})
+    assert draft.confirmation_secret is None
+
+
+def test_a_customer_is_delinquent_while_an_automatic_payment_fails(
+    client: StripeClient, local: LocalStripe
+) -> None:
+    customer = customer_with(client, local, "pm_card_chargeCustomerFail").id
+    draft = client.v1.invoices.create({"customer": customer, "auto_advance": True})
+    client.v1.invoices.add_lines(draft.id, {"lines": [{"amount": 5000}]})
+    local.advance(2 * HOUR_S)
+    assert client.v1.customers.retrieve(customer).delinquent
+    local.attach(customer)
+    client.v1.invoices.pay(draft.id)
+    assert not client.v1.customers.retrieve(customer).delinquent

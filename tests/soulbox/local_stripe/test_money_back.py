@@ -61,6 +61,19 @@ def test_staff_refunds_in_the_dashboard(client: StripeClient, local: LocalStripe
     assert (found.amount, found.reason) == (250, "requested_by_customer")
 
 
+def test_a_refund_that_fails_is_taken_back(client: StripeClient, local: LocalStripe) -> None:
+    charge = paid(client, local)
+    made = client.v1.refunds.create({"charge": charge})
+    local.fail_refund(made.id)
+    failed = client.v1.refunds.retrieve(made.id)
+    assert (failed.status, failed.failure_reason) == ("failed", "expired_or_canceled_card")
+    after = client.v1.charges.retrieve(charge)
+    assert (after.refunded, after.amount_refunded) == (False, 0)
+    assert local.ledger()["usd"]["gross"] == 1000
+    assert "refund.failed" in kinds(client)
+    client.v1.refunds.create({"charge": charge})
+
+
 def test_nothing_can_be_refunded_that_was_not_paid(
     client: StripeClient, local: LocalStripe
 ) -> None:

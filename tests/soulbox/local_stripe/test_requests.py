@@ -163,3 +163,11 @@ def test_what_is_expanded_has_to_be_expandable(client: StripeClient, local: Loca
     for path in ("nam", "invoice_settings.footer", "data"):
         with pytest.raises(stripe.InvalidRequestError, match="cannot be expanded"):
             client.v1.customers.retrieve(customer.id, {"expand": [path]})
+
+
+def test_violations_outlast_a_reset(local: LocalStripe) -> None:
+    ask(local, "/v1/customers", "nam=Ada")
+    local.reset()
+    assert len(local.violations()) == 1
+    local.clear_violations()
+    assert local.violations() == []
