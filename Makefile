@@ -14,7 +14,7 @@ help: ## Say what can be made
 run: .venv/installed ## Run everything on this machine, with a demo account
 	@exec $(BIN)/python manage.py run
 
-demo: .venv/installed ## Bill a month of a simulated fleet and check every figure
+demo: .venv/installed ## Bill and collect a month of a simulated fleet and check every figure
 	@SOULBOX_HOME=.soulbox/demo exec $(BIN)/python manage.py demo
 
 test: .venv/installed-dev ## Run the tests

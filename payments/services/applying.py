@@ -42,18 +42,18 @@ def apply(event: WebhookEvent, *, now: datetime) -> Outcome:
 
 
 def _take_bill(event: WebhookEvent, now: datetime) -> Outcome:
-    return _settled(event.object_id, now=now)
+    return _settled(event.object_id, event, now=now)
 
 
 def _take_payment(event: WebhookEvent, now: datetime) -> Outcome:
     bill_id = provider().bill_of_payment(event.object_id)
     if bill_id is None:
         return Outcome(is_applied=False, result=f"Payment {event.object_id} is for no invoice.")
-    return _settled(bill_id, now=now)
+    return _settled(bill_id, event, now=now)
 
 
-def _settled(bill_id: str, *, now: datetime) -> Outcome:
-    if settle_bill(bill_id, now=now):
+def _settled(bill_id: str, event: WebhookEvent, *, now: datetime) -> Outcome:
+    if settle_bill(bill_id, now=now, because=f"Webhook {event.type}"):
         return Outcome(is_applied=True, result=f"Taken over: invoice {bill_id}.")
     return Outcome(is_applied=False, result=f"Invoice {bill_id} is not one of ours.")
 
