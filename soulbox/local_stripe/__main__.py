@@ -69,7 +69,10 @@ async def serve(given: argparse.Namespace) -> None:
     )
     with stopping() as stop:
         await runner.setup()
-        await web.TCPSite(runner, HOST, given.port).start()
+        try:
+            await web.TCPSite(runner, HOST, given.port).start()
+        except OSError as error:
+            sys.exit(f"Cannot listen on port {given.port}: {error.strerror}")
         world.address = f"http://{HOST}:{runner.addresses[0][1]}"
         if given.announce_port_on_stdout:
             sys.stdout.write(f"{world.address}\n")

@@ -176,14 +176,16 @@ async def settle(server: LocalStripe, _id: str, _given: Given) -> Obj:
 
 
 def tell_charges(server: LocalStripe, _id: str, _given: Given) -> list[Obj]:
-    """Return every charge with its invoice, oldest first."""
-    invoices = {
-        one["payment"]["payment_intent"]: one["invoice"]
-        for one in server.world.state.table("invoice_payment").values()
+    """Return every charge with its invoice and that one's metadata, oldest first."""
+    state = server.world.state
+    paid_by = {
+        one["payment"]["payment_intent"]: state.table("invoice")[one["invoice"]]
+        for one in state.table("invoice_payment").values()
     }
     return [
-        {**charge, "invoice": invoices.get(charge["payment_intent"])}
-        for charge in server.world.state.table("charge").values()
+        {**charge, "invoice": invoice["id"], "invoice_metadata": invoice["metadata"]}
+        for charge in state.table("charge").values()
+        if (invoice := paid_by[charge["payment_intent"]])
     ]
 
 

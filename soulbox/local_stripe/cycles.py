@@ -160,8 +160,9 @@ def collect(world: World, invoice: Obj) -> None:
         paying.attempt(world, invoice, method, off_session=True)
     except StripeError as error:
         if error.status != 402:
+            before = deepcopy(invoice)
             invoice.update(attempted=True, attempt_count=retry + 1)
-            paying.tell_failure(world, invoice)
+            paying.tell_failure(world, invoice, before)
         mark_delinquent(world, invoice["customer"], is_so=True)
         _try_again(world, invoice)
         raise

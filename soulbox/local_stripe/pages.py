@@ -15,6 +15,7 @@ from soulbox.local_stripe.server import LocalStripe
 from soulbox.local_stripe.state import Obj
 
 ROOT = "/_local/pages"
+MOST_SHOWN = 25
 # Currencies whose minor unit is the currency itself.
 ZERO_DECIMAL = frozenset(
     {"bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "ugx", "vnd", "vuv"}
@@ -31,6 +32,7 @@ form { display: inline-flex; gap: .5rem; flex-wrap: wrap } small, .test { color:
 select, button { font: inherit; padding: .35rem .7rem; border-radius: .3rem;
                  border: 1px solid #c0c8d2; background: #fff }
 button.main { background: #533afd; border-color: #533afd; color: #fff }
+form + form { margin-left: .4rem }
 .message { padding: .6rem .8rem; border-radius: .3rem; background: #fff4e5 }
 """
 
@@ -78,6 +80,29 @@ def _about(card: Card) -> str:
     if card.decline:
         does = card.decline.replace("_", " ")
     return f"{card.brand.title()} •••• {card.last4}: {does}"
+
+
+async def overview(server: LocalStripe, _request: web.Request) -> web.StreamResponse:
+    """Show what there is, with the ways to its pages, for whoever looks at a demonstration."""
+    world = server.world
+    bills = "".join(
+        f'<tr><td><a href="{ROOT}/invoices/{one["id"]}">{escape(one["number"] or "Draft")}</a> '
+        f"{escape(one['customer_name'] or '')}</td><td>{escape(one['status'])}</td>"
+        f"<td>{money(one['total'], one['currency'])}</td></tr>"
+        for one in world.all("invoice")[:MOST_SHOWN]
+    )
+    missed = [event_id for event_id, to in world.state.owed.items() if to]
+    events = "".join(
+        f"<tr><td>{escape(one['type'])}</td><td>"
+        f"{'not yet delivered' if one['id'] in missed else 'delivered'}</td></tr>"
+        for one in world.all("event")[:MOST_SHOWN]
+    )
+    wrong = "".join(f"<li>{escape(one['message'])}</li>" for one in server.violations)
+    return _html(
+        "Local Stripe",
+        f"<h2>Invoices</h2><table>{bills}</table><h2>Newest events</h2><table>{events}</table>"
+        f"<h2>Requests that Stripe would not know: {len(server.violations)}</h2><ul>{wrong}</ul>",
+    )
 
 
 async def invoice_page(server: LocalStripe, request: web.Request) -> web.StreamResponse:
@@ -230,6 +255,7 @@ def _cancel_with_period(server: LocalStripe, subscription_id: str, _given: Obj) 
 
 
 PAGES: dict[tuple[str, str], Page] = {
+    ("GET", "/"): overview,
     ("GET", f"{ROOT}/invoices/{{id}}"): invoice_page,
     ("POST", f"{ROOT}/invoices/{{id}}/pay"): on_invoice(control.pay),
     ("POST", f"{ROOT}/invoices/{{id}}/authenticate"): on_invoice(control.authenticate),

@@ -135,17 +135,18 @@ def attempt(
         )
     card = card_of(world, method)
     decline = card.decline
+    before = deepcopy(invoice)
     invoice["attempted"] = True
     # Only Stripe's own retries count on: attempts by hand leave its schedule alone.
     invoice["attempt_count"] = max(invoice["attempt_count"], 1)
     if card.authenticates and not is_authenticated:
         if not off_session:
-            _ask_to_authenticate(world, invoice, intent, method)
+            _ask_to_authenticate(world, invoice, intent, method, before)
         decline = "authentication_required"
     charge = charges.new_charge(world, intent, method, decline=decline)
     intent["latest_charge"] = charge["id"]
     if decline is not None:
-        _refuse(world, invoice, intent, method, decline)
+        _refuse(world, invoice, intent, method, decline, before)
     _succeed(world, invoice, intent, charge)
     if card.is_disputed:
         disputes.open_dispute(world, charge, "fraudulent")
@@ -193,7 +194,9 @@ def tell_update(world: World, invoice: Obj, before: Obj) -> None:
         world.emit("invoice.updated", invoice, previous=previous)
 
 
-def _refuse(world: World, invoice: Obj, intent: Obj, method: Obj, decline: str) -> None:
+def _refuse(
+    world: World, invoice: Obj, intent: Obj, method: Obj, decline: str, before: Obj
+) -> None:
     card = card_of(world, method)
     code = charges.card_code(card, decline)
     error: Obj = {
@@ -211,7 +214,7 @@ def _refuse(world: World, invoice: Obj, intent: Obj, method: Obj, decline: str) 
         status="requires_payment_method",
     )
     world.emit("payment_intent.payment_failed", intent)
-    tell_failure(world, invoice)
+    tell_failure(world, invoice, before)
     if decline == "authentication_required":
         world.emit("invoice.payment_action_required", invoice)
     raise StripeError(
@@ -226,14 +229,14 @@ def _refuse(world: World, invoice: Obj, intent: Obj, method: Obj, decline: str) 
     )
 
 
-def tell_failure(world: World, invoice: Obj) -> None:
+def tell_failure(world: World, invoice: Obj, before: Obj) -> None:
     """Emit what follows an attempt that failed."""
-    world.emit("invoice.updated", invoice, previous={"attempted": False})
+    tell_update(world, invoice, before)
     world.emit("invoice.payment_failed", invoice)
     standing.after_failure(world, invoice)
 
 
-def _ask_to_authenticate(world: World, invoice: Obj, intent: Obj, method: Obj) -> None:
+def _ask_to_authenticate(world: World, invoice: Obj, intent: Obj, method: Obj, before: Obj) -> None:
     intent.update(
         next_action={
             "redirect_to_url": {"return_url": None, "url": invoice["hosted_invoice_url"]},
@@ -243,7 +246,7 @@ def _ask_to_authenticate(world: World, invoice: Obj, intent: Obj, method: Obj) -
         status="requires_action",
     )
     world.emit("payment_intent.requires_action", intent)
-    tell_failure(world, invoice)
+    tell_failure(world, invoice, before)
     world.emit("invoice.payment_action_required", invoice)
     raise StripeError(
         402,

@@ -61,4 +61,5 @@ class State:
     @classmethod
     def loaded(cls, path: Path) -> State:
         """Return what the file kept; nothing yet without a file."""
-        return cls(**json.loads(path.read_text())) if path.exists() else cls()
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        return cls(**{one.name: kept[one.name] for one in fields(cls) if one.name in kept})

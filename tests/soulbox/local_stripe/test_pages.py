@@ -127,3 +127,18 @@ def test_a_page_that_is_not_there_says_so(local: LocalStripe, path: str) -> None
     page = Page(f"{local.url}/_local/pages/{path}")
     assert page.status == 404
     assert "No such" in page.text
+
+
+def test_the_overview_leads_to_every_invoice(client: StripeClient, local: LocalStripe) -> None:
+    customer = customer_with(client, local, "pm_card_visa")
+    paid, draft = (
+        final_invoice(client, customer.id, 1000),
+        client.v1.invoices.create({"customer": customer.id}),
+    )
+    client.v1.invoices.pay(paid.id)
+    page = Page(local.url)
+    assert str(paid.number) in page.text
+    assert "invoice.paid delivered" in page.text
+    assert "would not know: 0" in page.text
+    assert "Draft" in page.text
+    assert Page(f"{local.url}/_local/pages/invoices/{draft.id}").forms == []

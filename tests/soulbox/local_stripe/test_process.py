@@ -93,3 +93,18 @@ def test_an_address_without_a_secret_is_refused() -> None:
     )
     assert refused.returncode == 2
     assert "wants a --webhook-secret" in refused.stderr
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with LocalStripe(cache=CACHE) as server:
+        port = server.url.rpartition(":")[2]
+        refused = subprocess.run(
+            [sys.executable, "-m", "soulbox.local_stripe", "--port", port, "--cache", str(CACHE)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"Cannot listen on port {port}")
