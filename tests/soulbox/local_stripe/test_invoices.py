@@ -184,6 +184,20 @@ def test_pending_items_come_along_only_where_they_are_asked_for(
     assert client.v1.invoices.retrieve(theirs.id).total == 0
 
 
+def test_an_item_made_for_a_draft_is_summed_up_at_once(client: StripeClient, customer: str) -> None:
+    draft = client.v1.invoices.create({"customer": customer, "currency": "usd"})
+    item = client.v1.invoice_items.create(
+        {"customer": customer, "amount": 700, "invoice": draft.id, "currency": "usd"}
+    )
+    assert [one.total for one in client.v1.invoices.list().data] == [700]
+    client.v1.invoice_items.delete(item.id)
+    assert [one.total for one in client.v1.invoices.list().data] == [0]
+    with pytest.raises(stripe.InvalidRequestError, match="currency"):
+        client.v1.invoice_items.create(
+            {"customer": customer, "amount": 700, "invoice": draft.id, "currency": "eur"}
+        )
+
+
 def test_a_pending_item_can_be_attached_by_name(client: StripeClient, customer: str) -> None:
     item = client.v1.invoice_items.create({"customer": customer, "amount": 700, "currency": "usd"})
     draft = client.v1.invoices.create({"customer": customer})
