@@ -54,6 +54,7 @@ class State:
     def save(self, path: Path) -> None:
         """Write everything to the file, whole or not at all."""
         kept = {one.name: getattr(self, one.name) for one in fields(self)}
+        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         part.write_text(json.dumps(kept))
         part.replace(path)

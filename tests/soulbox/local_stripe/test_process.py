@@ -25,7 +25,7 @@ def client_of(server: LocalStripe) -> StripeClient:
 
 
 def test_everything_is_kept_over_a_restart(tmp_path: Path) -> None:
-    kept = ("--state", str(tmp_path / "stripe.json"))
+    kept = ("--state", str(tmp_path / "made" / "stripe.json"))
     with LocalStripe(*kept, cache=CACHE) as server:
         client = client_of(server)
         customer = customer_with(client, server, "pm_card_visa")
