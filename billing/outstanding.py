@@ -8,7 +8,6 @@ from django.db.models import Case, DecimalField, F, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
 from billing.credit_notes import Creditable, CreditNoteRefusedError, Figures
-from billing.history import BILLING_A_PERIOD
 from billing.lifecycle import NOT_FINAL, InvoiceStatus
 from billing.models import CreditNote, CreditNoteLine, Invoice
 from billing.money import MOST_DECIMALS, Money
@@ -60,8 +59,11 @@ def creditable(invoice: Invoice) -> Creditable:
     """Return what of a final invoice can be credited still. Raises CreditNoteRefusedError."""
     if invoice.status in NOT_FINAL:
         raise CreditNoteRefusedError(f"{invoice} is {invoice.status}. Credit a final invoice.")
-    if invoice.kind not in BILLING_A_PERIOD:
-        raise CreditNoteRefusedError(f"{invoice} is a {invoice.kind} invoice, and bills no period.")
+    if invoice.kind == Invoice.Kind.TOP_UP:
+        # Its money is prepaid credit now, which would stay.
+        raise CreditNoteRefusedError(
+            f"{invoice} sold prepaid credit. Take the credit back instead."
+        )
     so_far = invoice.credit_notes.aggregate(net=Sum("net"), tax=Sum("tax"))
     # Where a remainder below zero became credit, the tax is below zero too, and nothing was asked.
     tax = max(invoice.tax, _NONE)

@@ -91,12 +91,14 @@ from billing.services.operator_keys import (
     revoke_operator_key,
 )
 from billing.services.other_invoices import (
+    FeeConflictError,
     MirroredInvoice,
     MirroredLine,
     MirrorRefusedError,
     mirror_invoice,
 )
 from billing.services.prices import PriceBookRefusedError, copy_book, start_version
+from billing.services.provider_fees import give_back_unused_fees
 from billing.services.provider_periods import (
     ProviderPeriodRefusedError,
     ProviderPeriodTooLateError,
@@ -140,6 +142,7 @@ __all__ = [
     "ByHand",
     "CorrectionRefusedError",
     "CreditRefusedError",
+    "FeeConflictError",
     "Gift",
     "GrantPlan",
     "InvoiceNotReadyError",
@@ -191,6 +194,7 @@ __all__ = [
     "finalise_due_invoices",
     "finalise_invoice",
     "generate_invoices",
+    "give_back_unused_fees",
     "give_up_old_messages",
     "give_up_top_up",
     "grant_credit",

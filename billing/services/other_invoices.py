@@ -9,8 +9,10 @@ from uuid import UUID
 
 from django.db import transaction
 
+from billing.mirrored_fees import conflict_of
 from billing.models import Account, Invoice, InvoiceLine, TopUp
 from billing.money import Money
+from billing.provider_fees import MirroredFee
 from billing.services.accounts import lock_account
 from billing.services.issuing import give_numbers, make_final, print_on
 from billing.services.lifecycle import Because
@@ -25,13 +27,21 @@ class MirrorRefusedError(ValueError):
     """A provider's invoice cannot be copied; the message says what is wrong with it."""
 
 
+class FeeConflictError(MirrorRefusedError):
+    """A provider asks for a fee that is not its to ask for, or that was asked for before."""
+
+
 @dataclass(frozen=True, slots=True)
 class MirroredLine:
-    """A line of a provider's invoice: what it is for, and how much."""
+    """A line of a provider's invoice: what it is for, and how much.
+
+    `price_id` is the provider's price, of a fee that it is compared with its subscription.
+    """
 
     description: str
     period: Period
     amount: Money
+    price_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +79,10 @@ def invoice_top_up(account: Account, top_up: TopUp, *, now: datetime) -> Invoice
 def mirror_invoice(account_id: UUID, mirrored: MirroredInvoice, *, now: datetime) -> Invoice:
     """Keep a copy of an invoice that a payment provider made by itself, under its number.
 
-    Safe to repeat: the number's copy is found, and has to be the same. Raises
-    MirrorRefusedError, Account.DoesNotExist.
+    A fee has to begin while the provider collects it, and no second of it may be charged for
+    twice; what goes on beyond the plan's end is in `mirrored_fees.fee_differences`. Safe to
+    repeat: the number's copy is found, and has to be the same. Raises MirrorRefusedError,
+    FeeConflictError, Account.DoesNotExist.
     """
     if may_be_ours(mirrored.number):
         # The billing run would meet it, and fail, at whatever invoice has it next.
@@ -101,6 +113,7 @@ def mirror_invoice(account_id: UUID, mirrored: MirroredInvoice, *, now: datetime
             if known != (account.pk, Invoice.Kind.SUBSCRIPTION, mirrored.total):
                 raise MirrorRefusedError(f"Number {mirrored.number} is another invoice's already.")
             return found
+        _refuse_conflict(account, mirrored, now)
         invoice = _new(account, Invoice.Kind.SUBSCRIPTION, mirrored.period, now=now)
         invoice.subscription_fee, invoice.tax = fee.amount, mirrored.tax.amount
         invoice.total_amount = invoice.amount_due = mirrored.total.amount
@@ -118,6 +131,18 @@ def mirror_invoice(account_id: UUID, mirrored: MirroredInvoice, *, now: datetime
             paid_because="Paid at the payment provider" if mirrored.is_paid else "",
         )
     return invoice
+
+
+def _refuse_conflict(account: Account, mirrored: MirroredInvoice, now: datetime) -> None:
+    fees = [
+        (MirroredFee(mirrored.number, line.period, line.amount), line.price_id)
+        for line in mirrored.lines
+    ]
+    if conflict := conflict_of(account, fees, now=now):
+        raise FeeConflictError(
+            f"Invoice {mirrored.number} of the provider asks for a fee wrongly: {conflict}. "
+            "Give it back there, and cancel what goes on asking."
+        )
 
 
 def _new(account: Account, kind: Invoice.Kind, period: Period, *, now: datetime) -> Invoice:

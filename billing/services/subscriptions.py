@@ -69,6 +69,8 @@ def subscribe(
         if active and _terms_of(active) == _terms_of(subscription):
             _take_back_changes(account, active, started_at)
             return active
+        if active:
+            _refuse_less_at_the_provider(active, subscription)
         _drop_changes_to_come(account, started_at)
         if active:
             _end(account, active, at=started_at, now=now)
@@ -374,6 +376,15 @@ def _discard_drafts_past(account: Account, ends_at: datetime) -> None:
     )
     for draft in drafts:
         discard_drafts([draft])
+
+
+def _refuse_less_at_the_provider(active: Subscription, wanted: Subscription) -> None:
+    """Refuse a lower fee at once where the provider has collected the higher one in advance."""
+    if active.provider_collects and wanted.provider_collects and wanted.fee < active.fee:
+        raise SubscriptionRefusedError(
+            f"The provider has collected the fee of {active.plan} in advance. Change to "
+            f"{wanted.plan} at the end, or cancel at once first."
+        )
 
 
 def _refuse_unless_fitting(account: Account, plan: Plan, started_at: datetime) -> None:

@@ -12,7 +12,7 @@ from django.core import mail
 from billing import services
 from billing.conservation_queries import conservation_of
 from billing.desk_queries import revenue_by_month
-from billing.models import Account, Invoice, MailCursor, MailMessage
+from billing.models import Account, Invoice, MailCursor, MailMessage, Plan
 from billing.money import Money
 from tests.billing.usage import AFTER_MAY, MAY, NOON, bill, open_account, record_usage
 
@@ -22,7 +22,8 @@ USD = "USD"
 
 @pytest.fixture
 def account() -> Account:
-    account = open_account(plan_code="developer")
+    Plan.objects.filter(code="team").update(stripe_price_id="price_team", monthly_credits=0)
+    account = open_account(plan_code="team")
     Account.objects.filter(pk=account.pk).update(
         tax_rate=Decimal("0.19"),
         address="1 Main St\nBonn",

@@ -84,6 +84,19 @@ def test_years_agreed_terms_and_free_plans_stay_ours() -> None:
 
 
 @db
+@pytest.mark.usefixtures("_collected")
+def test_a_lower_fee_at_the_provider_waits_for_the_end() -> None:
+    account = open_account(plan_code="team")
+    with pytest.raises(services.SubscriptionRefusedError, match="Change to Professional at the en"):
+        services.subscribe(account.pk, plan_code="professional", now=NOON)
+    services.choose_plan(account.pk, plan_code="professional", now=NOON)
+    assert list(account.subscriptions.values_list("fee", flat=True)) == [99, 299]
+    # To a plan whose fee is ours it may change at once.
+    services.subscribe(account.pk, plan_code="developer", now=NOON)
+    assert price_of(account) == ""
+
+
+@db
 def test_a_plan_that_is_collected_from_now_on_is_so_for_new_subscriptions() -> None:
     account = open_account(plan_code="team")
     Plan.objects.filter(code="team").update(stripe_price_id="price_team")

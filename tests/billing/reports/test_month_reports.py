@@ -13,7 +13,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from billing import services
-from billing.models import Account, Invoice, InvoiceLine
+from billing.models import Account, Invoice, InvoiceLine, Plan
 from billing.money import Money
 from billing.reports.catalogue import REPORTS, Asked
 from billing.reports.month import Month
@@ -294,7 +294,8 @@ def test_sandboxes_share_out_the_whole_of_what_was_used_and_its_exact_cost() -> 
 
 
 def test_invoices_that_bill_no_period_count_no_usage_again() -> None:
-    account = open_account()
+    Plan.objects.filter(code="team").update(stripe_price_id="price_team")
+    account = open_account(plan_code="team")
     record_usage(account.pk, cpu_s=10**6)
     bill(account)
     before = rows_of("usage"), rows_of("usage_by_sandbox")
