@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from functools import partial
 
 from django.conf import settings
@@ -92,9 +93,10 @@ def _is_wanted(account: Account, top_up: TopUp) -> bool:
     """Return whether it can be charged for, and would be asked for again if it were not there."""
     if not top_up.is_automatic:
         return not _is_too_small(account, top_up)
-    if account.top_up_threshold is None or account.top_up_amount != top_up.amount:
+    threshold: Decimal | None = account.top_up_threshold
+    if threshold is None or account.top_up_amount != top_up.amount:
         return False
-    return prepaid_balance(account) < account.top_up_threshold
+    return prepaid_balance(account) < threshold
 
 
 def _is_too_small(account: Account, top_up: TopUp) -> bool:
