@@ -195,6 +195,10 @@ class LocalStripe:
         """Refund a charge as staff does in Stripe's dashboard."""
         return self.ask("POST", f"charges/{charge}/refund", amount=amount)
 
+    def finish_refund(self, refund: str) -> Answer:
+        """Let a refund that is under way reach the card."""
+        return self.ask("POST", f"refunds/{refund}/finish")
+
     def fail_refund(self, refund: str) -> Answer:
         """Let a refund come back from the bank."""
         return self.ask("POST", f"refunds/{refund}/fail")

@@ -22,6 +22,8 @@ class Card:
     decline: str | None = None
     authenticates: bool = False
     is_disputed: bool = False
+    # How a refund to it begins.
+    refund: str = "succeeded"
     # Stripe checks a card that is attached through its API: a bad one is refused there already.
     attaches: bool = True
 
@@ -47,6 +49,7 @@ TOKENS: dict[str, Card] = {
     "pm_card_visa_chargeDeclinedLostCard": Card("visa", "9987", "lost_card", attaches=False),
     "pm_card_authenticationRequired": Card("visa", "3184", authenticates=True),
     "pm_card_createDispute": Card("visa", "0259", is_disputed=True),
+    "pm_card_pendingRefund": Card("visa", "7726", refund="pending"),
 }
 # Stripe has both spellings of some.
 TOKENS["pm_card_chargeDeclined"] = TOKENS["pm_card_visa_chargeDeclined"]

@@ -295,6 +295,11 @@ def refund(server: LocalStripe, charge_id: str, given: Given) -> Obj:
     return disputes.refund(server.world, charge, given.get("amount"), reason=reason, metadata={})
 
 
+def finish_refund(server: LocalStripe, refund_id: str, _given: Given) -> Obj:
+    """Let a refund that is under way reach the card."""
+    return disputes.finish_refund(server.world, server.world.get("refund", refund_id))
+
+
 def fail_refund(server: LocalStripe, refund_id: str, given: Given) -> Obj:
     """Let a refund come back from the bank: the money is ours again."""
     refunded = server.world.get("refund", refund_id)
@@ -350,6 +355,7 @@ CONTROLS: dict[tuple[str, str], Control] = {
     ("POST", "/_local/charges/{id}/dispute"): open_dispute,
     ("POST", "/_local/charges/{id}/refund"): refund,
     ("POST", "/_local/refunds/{id}/fail"): fail_refund,
+    ("POST", "/_local/refunds/{id}/finish"): finish_refund,
     ("POST", "/_local/disputes/{id}/close"): close_dispute,
     ("POST", "/_local/subscriptions/{id}/cancel"): cancel_subscription,
 }

@@ -6,6 +6,7 @@ from copy import deepcopy
 
 from soulbox.local_stripe import charges, lists
 from soulbox.local_stripe.errors import invalid
+from soulbox.local_stripe.payment_methods import card_of
 from soulbox.local_stripe.state import Obj
 from soulbox.local_stripe.world import Call, Served, World, changed, served, with_metadata
 
@@ -125,7 +126,7 @@ def refund(
         "reason": reason,
         "receipt_number": None,
         "source_transfer_reversal": None,
-        "status": "succeeded",
+        "status": card_of(world, world.get("payment_method", charge["payment_method"])).refund,
         "transfer_reversal": None,
     }
     world.add(made)
@@ -140,7 +141,7 @@ def refund(
 
 def fail_refund(world: World, refunded: Obj, reason: str) -> Obj:
     """Take a refund back that the card's bank could not take."""
-    if refunded["status"] != "succeeded":
+    if refunded["status"] not in ("pending", "succeeded"):
         raise invalid(f"Refund {refunded['id']} is {refunded['status']}.")
     before = deepcopy(refunded)
     given = charges.move(world, refunded, "refund_failure", refunded["amount"])
@@ -150,6 +151,18 @@ def fail_refund(world: World, refunded: Obj, reason: str) -> Obj:
     charge["refunded"] = False
     previous = changed(before, refunded)
     world.emit("refund.failed", refunded)
+    world.emit("refund.updated", refunded, previous=previous)
+    world.emit("charge.refund.updated", refunded, previous=previous)
+    return refunded
+
+
+def finish_refund(world: World, refunded: Obj) -> Obj:
+    """Let a refund that is under way reach the card."""
+    if refunded["status"] != "pending":
+        raise invalid(f"Refund {refunded['id']} is {refunded['status']}.")
+    before = deepcopy(refunded)
+    refunded["status"] = "succeeded"
+    previous = changed(before, refunded)
     world.emit("refund.updated", refunded, previous=previous)
     world.emit("charge.refund.updated", refunded, previous=previous)
     return refunded

@@ -74,6 +74,16 @@ def test_a_refund_that_fails_is_taken_back(client: StripeClient, local: LocalStr
     client.v1.refunds.create({"charge": charge})
 
 
+def test_a_refund_may_be_under_way_for_a_while(client: StripeClient, local: LocalStripe) -> None:
+    made = client.v1.refunds.create({"charge": paid(client, local, "pm_card_pendingRefund")})
+    assert made.status == "pending"
+    local.finish_refund(made.id)
+    assert client.v1.refunds.retrieve(made.id).status == "succeeded"
+    with pytest.raises(RuntimeError, match="succeeded"):
+        local.finish_refund(made.id)
+    assert "refund.updated" in kinds(client)
+
+
 def test_nothing_can_be_refunded_that_was_not_paid(
     client: StripeClient, local: LocalStripe
 ) -> None:
