@@ -10,6 +10,7 @@ from payments.services.collecting import take_step
 from payments.services.customers import tell_customers
 from payments.services.method_changes import detach_removed
 from payments.services.overpaid import settle_credited
+from payments.services.refunding import due_refunds, take_refund_step
 from payments.services.sweeps import begin_due_collections, due_steps
 from payments.services.top_ups import collect_due_top_ups, take_back_failed_top_ups
 
@@ -17,8 +18,8 @@ MOST_STEPS = 20
 """Of a collection in one task: making and paying it takes five."""
 MOST_BESIDE = 20
 """Events about one object that one task applies."""
-APPLYING_TIME = timedelta(seconds=30)
-"""A sweep begins no event after it; the longest wait for the provider comes on top."""
+SWEEPING_TIME = timedelta(seconds=30)
+"""A sweep begins nothing after it; the longest wait for the provider comes on top."""
 
 
 @shared_task(name="payments.tasks.sweep_collections")
@@ -53,7 +54,7 @@ def sweep_events() -> None:
     events.give_up_events(started)
     for event_id in events.due_events(started):
         now = datetime.now(UTC)
-        if now - started > APPLYING_TIME or not events.apply_event(event_id, now=now):
+        if now - started > SWEEPING_TIME or not events.apply_event(event_id, now=now):
             return
 
 
@@ -73,6 +74,17 @@ def sweep_top_ups() -> None:
     now = datetime.now(UTC)
     take_back_failed_top_ups(now)
     collect_due_top_ups(now)
+
+
+@shared_task(name="payments.tasks.sweep_refunds")
+def sweep_refunds() -> None:
+    """Ask for the refunds that were approved, and what became of those under way."""
+    started = datetime.now(UTC)
+    for refund_id in due_refunds(started):
+        now = datetime.now(UTC)
+        if now - started > SWEEPING_TIME:
+            return
+        take_refund_step(refund_id, now=now)
 
 
 @shared_task(name="payments.tasks.settle_money")

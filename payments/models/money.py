@@ -135,6 +135,8 @@ class Refund(models.Model):
     decided_by = _user()
     decided_at = models.DateTimeField(null=True, blank=True)
     provider_id = models.CharField(max_length=100, null=True, blank=True, unique=True)
+    # Of an offline payment: the bank's reference of the transfer back.
+    bank_reference = models.CharField(max_length=100, blank=True, default="")
     ended_at = models.DateTimeField(null=True, blank=True)
     failure = models.TextField(blank=True, default="")
     claimed_until = models.DateTimeField(null=True, blank=True)

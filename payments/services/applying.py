@@ -12,8 +12,10 @@ from datetime import datetime
 from typing import Any
 
 from payments.models import WebhookEvent
+from payments.services.disputes import take_dispute
 from payments.services.methods import take_methods
 from payments.services.providing import provider
+from payments.services.refunding import take_refunds
 from payments.services.settling import settle_bill
 
 
@@ -58,6 +60,27 @@ def _settled(bill_id: str, event: WebhookEvent, *, now: datetime) -> Outcome:
     return Outcome(is_applied=False, result=f"Invoice {bill_id} is not one of ours.")
 
 
+def _take_refunds_of_charge(event: WebhookEvent, now: datetime) -> Outcome:
+    return _refunds(provider().payment_of_charge(event.object_id), now=now)
+
+
+def _take_refunds_beside(event: WebhookEvent, now: datetime) -> Outcome:
+    return _refunds(provider().refund(event.object_id).payment_id, now=now)
+
+
+def _refunds(payment_id: str | None, *, now: datetime) -> Outcome:
+    if payment_id and take_refunds(payment_id, now=now):
+        result = f"Taken over: refunds of payment {payment_id}."
+        return Outcome(is_applied=True, result=result)
+    return Outcome(is_applied=False, result="It is of no payment of ours.")
+
+
+def _take_dispute(event: WebhookEvent, now: datetime) -> Outcome:
+    if take_dispute(event.object_id, now=now):
+        return Outcome(is_applied=True, result=f"Taken over: dispute {event.object_id}.")
+    return Outcome(is_applied=False, result="It is of no payment of ours.")
+
+
 def _take_methods_of_object(event: WebhookEvent, now: datetime) -> Outcome:
     return _methods(_customer_in(event), now=now)
 
@@ -93,6 +116,16 @@ _STEPS: Mapping[str, Step] = {
     "invoice.voided": _take_bill,
     "payment_intent.succeeded": _take_payment,
     "payment_intent.payment_failed": _take_payment,
+    "charge.refunded": _take_refunds_of_charge,
+    "charge.refund.updated": _take_refunds_beside,
+    "refund.created": _take_refunds_beside,
+    "refund.updated": _take_refunds_beside,
+    "refund.failed": _take_refunds_beside,
+    "charge.dispute.created": _take_dispute,
+    "charge.dispute.updated": _take_dispute,
+    "charge.dispute.closed": _take_dispute,
+    "charge.dispute.funds_withdrawn": _take_dispute,
+    "charge.dispute.funds_reinstated": _take_dispute,
     "payment_method.attached": _take_methods_of_object,
     "payment_method.detached": _take_methods_of_object,
     "payment_method.updated": _take_methods_of_object,

@@ -22,7 +22,14 @@ class Found:
 
 
 def note_difference(found: Found, *, now: datetime) -> Difference:
-    """List a difference, or that it is still there. Safe to repeat."""
+    """List a difference, or that it is still there. Safe to repeat.
+
+    One that a person settled stays settled while both sides say what they said then.
+    """
+    last = Difference.objects.filter(kind=found.kind, subject=found.subject).first()
+    if last and last.settled_by_id and (last.ours, last.theirs) == (found.ours, found.theirs):
+        Difference.objects.filter(pk=last.pk).update(last_seen_at=now)
+        return last
     difference, _ = Difference.objects.update_or_create(
         kind=found.kind,
         subject=found.subject,
@@ -44,3 +51,24 @@ def note_difference(found: Found, *, now: datetime) -> Difference:
         },
     )
     return difference
+
+
+def settle_gone(kind: Difference.Kind, subject: str, *, reason: str, now: datetime) -> bool:
+    """Settle a difference that is there no more; return whether it was open. Repeatable."""
+    is_open = Difference.objects.filter(kind=kind, subject=subject, settled_at__isnull=True)
+    return bool(is_open.update(settled_at=now, settled_reason=reason[:200]))
+
+
+def settle_difference(
+    difference_id: int, *, reason: str, user_id: int, now: datetime
+) -> Difference:
+    """Settle a difference at a person's word; return it. Safe to repeat.
+
+    Raises ValueError without a reason, Difference.DoesNotExist.
+    """
+    if not reason.strip():
+        raise ValueError("Say in reason how it was settled.")
+    Difference.objects.filter(pk=difference_id, settled_at__isnull=True).update(
+        settled_at=now, settled_by=user_id, settled_reason=reason.strip()[:200]
+    )
+    return Difference.objects.get(pk=difference_id)
