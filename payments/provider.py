@@ -108,6 +108,8 @@ class BillLine:
     amount: Money
     period: Period
     metadata: Mapping[str, str] = field(default_factory=dict)
+    # The provider's price, of a line of its own.
+    price_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,11 +232,10 @@ class ProviderDispute:
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionOrder:
-    """A subscription to be made at the provider; its first period ends at `anchor`."""
+    """A subscription to be made at the provider; its first period starts as it is made."""
 
     customer_id: str
     price_id: str
-    anchor: datetime | None
     metadata: Mapping[str, str]
 
 
@@ -368,9 +369,13 @@ class Provider(Protocol):
         *,
         price_id: str,
         metadata: Mapping[str, str],
+        at_once: bool,
         key: str,
     ) -> ProviderSubscription:
-        """Move a subscription to another price, prorated at once."""
+        """Move a subscription to another price, from the next period on or at once.
+
+        At once, the rest of the period is charged at it, less what was paid for it.
+        """
 
     def cancel_subscription(
         self, subscription_id: str, *, at_period_end: bool, key: str
@@ -378,7 +383,7 @@ class Provider(Protocol):
         """End a subscription with its period, or take that back."""
 
     def end_subscription(self, subscription_id: str, *, key: str) -> ProviderSubscription:
-        """End a subscription now; the unused part of its fee is given back on the next bill."""
+        """End a subscription now. Nothing of its fee is given back there."""
 
     def subscription(self, subscription_id: str) -> ProviderSubscription:
         """Return a subscription."""

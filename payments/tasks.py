@@ -11,6 +11,7 @@ from payments.services.customers import tell_customers
 from payments.services.method_changes import detach_removed
 from payments.services.overpaid import settle_credited
 from payments.services.refunding import due_refunds, take_refund_step
+from payments.services.subscriptions import bring_subscriptions_in_step
 from payments.services.sweeps import begin_due_collections, due_steps
 from payments.services.top_ups import collect_due_top_ups, take_back_failed_top_ups
 
@@ -45,6 +46,12 @@ def tell_of_customers() -> None:
     now = datetime.now(UTC)
     tell_customers(now)
     detach_removed(now)
+
+
+@shared_task(name="payments.tasks.sweep_subscriptions")
+def sweep_subscriptions() -> None:
+    """Do at the provider what billing wants of subscriptions whose fee it collects."""
+    bring_subscriptions_in_step(datetime.now(UTC))
 
 
 @shared_task(name="payments.tasks.sweep_events")

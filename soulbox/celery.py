@@ -64,6 +64,9 @@ app.conf.beat_schedule = {
     "sweep top-ups": _every("payments.tasks.sweep_top_ups", seconds=15, queue="payments"),
     "sweep refunds": _every("payments.tasks.sweep_refunds", seconds=15, queue="payments"),
     "settle money": _every("payments.tasks.settle_money", seconds=60, queue="payments"),
+    "sweep subscriptions": _every(
+        "payments.tasks.sweep_subscriptions", seconds=15, queue="payments"
+    ),
     "make partitions": _every(
         "metering.tasks.make_partitions_ahead", seconds=6 * 60 * 60, queue="default"
     ),

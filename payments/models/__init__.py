@@ -11,6 +11,7 @@ from payments.models.differences import Difference, Reconciliation
 from payments.models.dunning import DunningCase, DunningStep, PlatformRequest
 from payments.models.events import WebhookEvent
 from payments.models.money import Allocation, Dispute, Payment, Refund
+from payments.models.subscriptions import FeeSubscription
 
 __all__ = [
     "LIVE_ATTEMPT",
@@ -23,6 +24,7 @@ __all__ = [
     "Dispute",
     "DunningCase",
     "DunningStep",
+    "FeeSubscription",
     "Payment",
     "PaymentAttempt",
     "PaymentMethod",

@@ -14,6 +14,7 @@ from typing import Any
 from payments.models import WebhookEvent
 from payments.services.disputes import take_dispute
 from payments.services.methods import take_methods
+from payments.services.provider_subscriptions import take_subscription
 from payments.services.providing import provider
 from payments.services.refunding import take_refunds
 from payments.services.settling import settle_bill
@@ -109,6 +110,12 @@ def _customer_in(event: WebhookEvent) -> str:
     return str(customer["id"]) if isinstance(customer, Mapping) else str(customer)
 
 
+def _take_subscription(event: WebhookEvent, now: datetime) -> Outcome:
+    if take_subscription(event.object_id, now=now):
+        return Outcome(is_applied=True, result=f"Taken over: subscription {event.object_id}.")
+    return Outcome(is_applied=False, result=f"{event.object_id} is not one of ours.")
+
+
 _STEPS: Mapping[str, Step] = {
     "invoice.finalized": _take_bill,
     "invoice.paid": _take_bill,
@@ -132,4 +139,8 @@ _STEPS: Mapping[str, Step] = {
     "payment_method.automatically_updated": _take_methods_of_object,
     "setup_intent.succeeded": _take_methods_of_setup,
     "customer.updated": _take_methods_of_customer,
+    "customer.subscription.created": _take_subscription,
+    "customer.subscription.updated": _take_subscription,
+    "customer.subscription.deleted": _take_subscription,
+    "invoice.marked_uncollectible": _take_bill,
 }

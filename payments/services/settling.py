@@ -16,6 +16,7 @@ from billing.services import Because, lock_account, mark_payment_failed
 from payments.models import LIVE_ATTEMPT, Collection, CollectionPart, Difference, PaymentAttempt
 from payments.provider import BillStatus, PaymentState, ProviderBill, ProviderPayment
 from payments.services.differences import Found, note_difference
+from payments.services.mirroring import take_fee_bill
 from payments.services.providing import provider
 from payments.services.receiving import Received, record_payment
 
@@ -33,7 +34,7 @@ def settle_bill(bill_id: str, *, now: datetime, because: str = BY_PROVIDER) -> b
     bill = provider().bill(bill_id)
     collection = collection_of(bill)
     if collection is None:
-        return False
+        return take_fee_bill(bill, now=now)
     settle(collection, bill, now=now, because=because)
     return True
 

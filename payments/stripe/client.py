@@ -307,10 +307,6 @@ class Stripe:
             "metadata": dict(order.metadata),
             "payment_behavior": "allow_incomplete",
         }
-        if order.anchor:
-            # To the anchor a part of the price is charged; from there on whole periods.
-            asked["billing_cycle_anchor"] = int(order.anchor.timestamp())
-            asked["proration_behavior"] = "create_prorations"
         with _our_errors():
             made = self._stripe.subscriptions.create(asked, _once(key))
         return shapes.subscription_of(_json(made))
@@ -321,6 +317,7 @@ class Stripe:
         *,
         price_id: str,
         metadata: Mapping[str, str],
+        at_once: bool,
         key: str,
     ) -> ProviderSubscription:
         with _our_errors():
@@ -329,8 +326,7 @@ class Stripe:
                 {
                     "items": [{"id": subscription.item_id, "price": price_id}],
                     "metadata": dict(metadata),
-                    # Asked for at once: the next period's invoice would be a month away.
-                    "proration_behavior": "always_invoice",
+                    "proration_behavior": "always_invoice" if at_once else "none",
                 },
                 _once(key),
             )
@@ -348,7 +344,11 @@ class Stripe:
     def end_subscription(self, subscription_id: str, *, key: str) -> ProviderSubscription:
         with _our_errors():
             ended = self._stripe.subscriptions.cancel(
-                subscription_id, {"prorate": True, "invoice_now": True}, _once(key)
+                # What is unused is given back by a credit note of ours: a credit there would go
+                # to the customer's balance, which no invoice of ours may rest on.
+                subscription_id,
+                {"prorate": False, "invoice_now": False},
+                _once(key),
             )
         return shapes.subscription_of(_json(ended))
 
@@ -419,7 +419,7 @@ def _made_since(since: datetime) -> dict[str, Any]:
 
 def _json(answer: Any) -> dict[str, Any]:
     """Return one of the SDK's objects as plain values."""
-    plain: dict[str, Any] = answer.to_dict()
+    plain: dict[str, Any] = answer.to_dict(for_json=True)
     return plain
 
 

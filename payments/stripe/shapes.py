@@ -199,7 +199,13 @@ def _line_of(line: Json) -> BillLine:
         # An item of one moment has equal bounds.
         period=Period(moment(start), moment(max(end, start + 1))),
         metadata=dict(line.get("metadata") or {}),
+        price_id=_price_of(line),
     )
+
+
+def _price_of(line: Json) -> str:
+    details = (line.get("pricing") or {}).get("price_details") or {}
+    return id_of(details.get("price"))
 
 
 def _bill_payment_of(payment: Json) -> BillPayment:

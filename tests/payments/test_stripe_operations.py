@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,7 +54,7 @@ SUBSCRIPTION = ProviderSubscription(
     ended_at=None,
     metadata={},
 )
-ORDER = SubscriptionOrder("cus_1", "price_1", NOW + timedelta(days=3), {"tier": "team"})
+ORDER = SubscriptionOrder("cus_1", "price_1", {"tier": "team"})
 
 # Each method of the provider, as it is called.
 CALLS: dict[str, Callable[[Stripe], Any]] = {
@@ -92,7 +92,7 @@ CALLS: dict[str, Callable[[Stripe], Any]] = {
     "dispute": lambda s: s.dispute("dp_1"),
     "create_subscription": lambda s: s.create_subscription(ORDER, key="k"),
     "change_subscription": lambda s: s.change_subscription(
-        SUBSCRIPTION, price_id="price_2", metadata={}, key="k"
+        SUBSCRIPTION, price_id="price_2", metadata={}, at_once=True, key="k"
     ),
     "cancel_subscription": lambda s: s.cancel_subscription("sub_1", at_period_end=True, key="k"),
     "end_subscription": lambda s: s.end_subscription("sub_1", key="k"),
@@ -186,7 +186,7 @@ class Recorder(HTTPClient):
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     made = Recorder()
-    monkeypatch.setattr(client.stripe, "RequestsClient", lambda **_options: made)
+    monkeypatch.setattr("stripe.RequestsClient", lambda **_options: made)
     return made
 
 
