@@ -49,6 +49,7 @@ class Content:
     """What a letter is made from.
 
     `facts` are names and values of a small table; `says` is what else the template asks for.
+    `link` is an address of the API; `page` one that is opened as it is, and what it is for.
     """
 
     template: str
@@ -56,6 +57,7 @@ class Content:
     account_name: str
     facts: Sequence[tuple[str, str]]
     link: str = ""
+    page: tuple[str, str] = ("", "")
     says: Mapping[str, str | bool] = field(default_factory=dict)
 
 
@@ -70,6 +72,8 @@ def write_letter(content: Content) -> Letter:
         "account_name": _fit(content.account_name),
         "facts": facts,
         "link": content.link,
+        "page_for": content.page[0],
+        "page": content.page[1],
     }
     return Letter(
         subject=_fit(content.subject, MOST_IN_SUBJECT),

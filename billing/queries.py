@@ -50,8 +50,6 @@ class CurrentUsage:
     # The newest reading that is counted. None: nothing was measured yet.
     as_of: datetime | None
     plan: Plan
-    # The plan's fee is invoiced by itself, by the payment provider, and in no figure here.
-    fee_is_in_advance: bool
     usage: Mapping[Meter, int]
     cost_by_meter: Mapping[Meter, Fraction]
     cost: CostBreakdown
@@ -79,10 +77,6 @@ def current_usage(account_id: UUID, *, now: datetime) -> CurrentUsage:
             period=facts.period,
             as_of=metering.queries.newest_reading_at(account_id),
             plan=_plan_at(account_id, now),
-            fee_is_in_advance=any(
-                one.provider_collects and one.start <= now and (one.end is None or now < one.end)
-                for one in facts.subscriptions
-            ),
             usage=statement.rating.usage,
             cost_by_meter=cost_by_meter(statement.rating),
             cost=break_down_cost(statement),

@@ -170,7 +170,6 @@ class SubscriptionAdmin(Exports, SubscriptionList, ServicePage[Subscription]):
                     ("interval", "own_fee"),
                     ("own_credits", "credit_rollover_periods"),
                     ("price_book", "commitment"),
-                    "provider_price_id",
                 )
             },
         ),

@@ -31,6 +31,13 @@ class MailMessage(models.Model):
         PAYMENT_FAILED = "payment_failed"
         BUDGET_REACHED = "budget_reached"
         CREDIT_EXPIRING = "credit_expiring"
+        # What payments writes.
+        CONFIRM_PAYMENT = "confirm_payment"
+        PAYMENT_RECEIVED = "payment_received"
+        ACCOUNT_SUSPENDED = "account_suspended"
+        ACCOUNT_RESUMED = "account_resumed"
+        INVOICE_WRITTEN_OFF = "invoice_written_off"
+        CARD_EXPIRING = "card_expiring"
 
     class State(models.TextChoices):
         """What became of it, as of a moment; see `state_at`."""

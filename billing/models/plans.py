@@ -68,11 +68,6 @@ class Plan(models.Model):
         return self.name
 
     @property
-    def provider_collects(self) -> bool:
-        """Whether who subscribes has its monthly fee collected by the payment provider."""
-        return bool(self.stripe_price_id)
-
-    @property
     def is_custom(self) -> bool:
         """Whether fee and prices are agreed with each customer."""
         return self.monthly_fee is None and self.annual_fee is None

@@ -81,11 +81,6 @@ class OfferedPlanSerializer(serializers.ModelSerializer[Plan]):
     monthly_fee = AmountOrNullField()
     annual_fee = AmountOrNullField()
     monthly_credits = AmountField()
-    monthly_fee_is_in_advance = serializers.BooleanField(
-        source="provider_collects",
-        read_only=True,
-        help_text="The monthly fee is invoiced by itself, in advance, and not with the usage.",
-    )
     is_custom = serializers.BooleanField(read_only=True)
     prices = serializers.SerializerMethodField(help_text="The prices in force now.")
 
@@ -100,7 +95,6 @@ class OfferedPlanSerializer(serializers.ModelSerializer[Plan]):
             "monthly_credits",
             "credit_rollover_periods",
             "trial_days",
-            "monthly_fee_is_in_advance",
             "is_custom",
             "prices",
         )

@@ -98,10 +98,6 @@ class CurrentUsageSerializer(serializers.Serializer[CurrentUsage]):
         read_only=True, allow_null=True, help_text="The time of the newest reading counted."
     )
     plan = PlanSerializer(read_only=True)
-    fee_is_in_advance = serializers.BooleanField(
-        read_only=True,
-        help_text="The plan's fee is invoiced by itself, in advance, and is in no figure here.",
-    )
     currency = serializers.CharField(source="cost.usage_fee.currency", read_only=True)
     usage = UsageField(read_only=True)
     cost_by_meter = CostByMeterField(read_only=True)

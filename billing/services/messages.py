@@ -168,7 +168,7 @@ def invoice_notice(invoice: Invoice) -> Notice:
         account=invoice.account,
         kind=MailMessage.Kind.INVOICE_READY,
         about=str(invoice.number),
-        content=_about_invoice(
+        content=about_invoice(
             invoice,
             template="invoice_ready",
             subject=f"Invoice {invoice.number}: {_due(invoice)} due",
@@ -177,8 +177,10 @@ def invoice_notice(invoice: Invoice) -> Notice:
 
 
 def _payments_failed(since: datetime) -> list[Notice]:
+    # Payments writes those of its own tries itself: it knows why, and what the customer can do.
     told = MailMessage.objects.filter(
-        kind=MailMessage.Kind.PAYMENT_FAILED, subject_key=Cast(OuterRef("pk"), CharField())
+        kind__in=[MailMessage.Kind.PAYMENT_FAILED, MailMessage.Kind.CONFIRM_PAYMENT],
+        subject_key=Cast(OuterRef("pk"), CharField()),
     )
     failed = (
         InvoiceTransition.objects.filter(
@@ -192,7 +194,7 @@ def _payments_failed(since: datetime) -> list[Notice]:
             account=change.invoice.account,
             kind=MailMessage.Kind.PAYMENT_FAILED,
             about=str(change.pk),
-            content=_about_invoice(
+            content=about_invoice(
                 change.invoice,
                 template="payment_failed",
                 subject=f"Payment failed: invoice {change.invoice.number}, {_due(change.invoice)}",
@@ -257,7 +259,20 @@ def _due(invoice: Invoice) -> Money:
     return Money(invoice.amount_due, invoice.currency)
 
 
-def _about_invoice(invoice: Invoice, *, template: str, subject: str) -> Content:
+def about_invoice(
+    invoice: Invoice,
+    *,
+    template: str,
+    subject: str,
+    due: Money | None = None,
+    more: Sequence[tuple[str, str]] = (),
+    page: tuple[str, str] = ("", ""),
+) -> Content:
+    """Return what an e-mail about an invoice is made from, with `more` facts after its own.
+
+    `due` is what is still to be paid, where that is not what the invoice asks for.
+    """
+    amount = str(_due(invoice) if due is None else due)
     zone = ZoneInfo(invoice.account.time_zone)
     terms = [f"Due by {day_text(invoice.due_on)}"] if invoice.due_on else []
     if invoice.payment_terms:
@@ -265,8 +280,9 @@ def _about_invoice(invoice: Invoice, *, template: str, subject: str) -> Content:
     facts = [
         ("Invoice", str(invoice.number)),
         ("Period", period_text(invoice.period, zone)),
-        ("Amount due", str(_due(invoice))),
+        ("Amount due", amount),
         ("Terms", ". ".join(terms)),
+        *more,
     ]
     path = reverse("invoice", args=(invoice.pk,))
     return Content(
@@ -275,9 +291,10 @@ def _about_invoice(invoice: Invoice, *, template: str, subject: str) -> Content:
         account_name=invoice.account.name,
         facts=[fact for fact in facts if fact[1]],
         link=f"{settings.PUBLIC_URL}{path}" if settings.PUBLIC_URL else "",
+        page=page,
         says={
             "number": str(invoice.number),
-            "amount_due": str(_due(invoice)),
+            "amount_due": amount,
             "is_paid": invoice.status == Invoice.Status.PAID,
         },
     )

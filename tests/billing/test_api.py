@@ -69,7 +69,6 @@ def test_current_usage_is_shown_in_text_and_not_in_floats(
         "period": {"start": "2026-05-01T00:00:00Z", "end": "2026-06-01T00:00:00Z"},
         "as_of": "2026-05-10T12:15:00Z",
         "plan": {"code": "professional", "name": "Professional"},
-        "fee_is_in_advance": False,
         "currency": "USD",
         "usage": {
             "cpu_seconds": "3600",

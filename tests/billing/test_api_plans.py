@@ -52,12 +52,6 @@ def test_anybody_sees_the_plans_by_fee_the_custom_one_last() -> None:
     assert plan("developer")["is_custom"] is False
 
 
-def test_a_plan_says_that_its_fee_is_invoiced_by_itself() -> None:
-    Plan.objects.filter(code="team").update(stripe_price_id="price_team")
-    said = {offered["code"]: offered["monthly_fee_is_in_advance"] for offered in plans()}
-    assert said == {"developer": False, "professional": False, "team": True, "enterprise": False}
-
-
 def test_a_plan_comes_with_its_prices_in_the_meters_order() -> None:
     developer = plan("developer")
     prices = developer.pop("prices")
@@ -70,7 +64,6 @@ def test_a_plan_comes_with_its_prices_in_the_meters_order() -> None:
         "monthly_credits": "0.00",
         "credit_rollover_periods": 0,
         "trial_days": 0,
-        "monthly_fee_is_in_advance": False,
         "is_custom": False,
     }
     assert [price["meter"] for price in prices] == [

@@ -61,7 +61,7 @@ def test_an_invoice_that_asks_for_money_is_told_of(settings: Settings) -> None:
 def test_an_invoice_says_when_it_is_due_and_on_which_terms() -> None:
     invoice = issue_invoice(open_with_owner())
     invoice.due_on, invoice.payment_terms = date(2026, 6, 15), "14 days net\nno discount"
-    content = messages._about_invoice(invoice, template="invoice_ready", subject="Invoice")
+    content = messages.about_invoice(invoice, template="invoice_ready", subject="Invoice")
     terms = "Terms: Due by 15 June 2026. 14 days net no discount"
     assert terms in write_letter(content).text.splitlines()
 

@@ -14,7 +14,7 @@ from billing import services
 from billing.fees import Interval, Subscribed, fee_lines
 from billing.models import Account, Invoice, Plan, PriceBook, Subscription
 from billing.proration import share
-from billing.queries import current_usage, preview_period
+from billing.queries import preview_period
 from billing.what_if import ask, compare
 from metering.period import Period
 from tests.billing.periods import IN_UTC, dollars
@@ -117,16 +117,6 @@ def test_our_invoice_leaves_the_fee_out_and_keeps_all_else() -> None:
     invoice = bill(account)
     assert lines_of(invoice) == [("CPU time", "120.00")]
     assert (invoice.subscription_fee, invoice.credits_used, invoice.amount_due) == (0, 100, 20)
-
-
-@db
-@pytest.mark.usefixtures("_collected")
-def test_current_usage_says_that_the_fee_is_elsewhere() -> None:
-    account = open_account(plan_code="professional")
-    now = current_usage(account.pk, now=NOON)
-    assert (now.fee_is_in_advance, now.total_amount) == (True, dollars("0"))
-    services.subscribe(account.pk, plan_code="developer", now=NOON)
-    assert not current_usage(account.pk, now=NOON).fee_is_in_advance
 
 
 @db
