@@ -5,7 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 from uuid import UUID
 
-from django.db.models import Sum
+from django.db.models import (
+    Sum,
+)
 
 from billing.models import Invoice
 from billing.money import Money

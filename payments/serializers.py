@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from payments.models import PaymentMethod
+from billing.money import Money
+from billing.serializers.fields import DECIMAL_TEXT
+from payments.failures import failure_words
+from payments.models import PaymentAttempt, PaymentMethod
 
 SETUP_INTENT_ID = r"^seti_[A-Za-z0-9_]{1,200}$"
 
@@ -62,3 +66,55 @@ class RefusalSerializer(serializers.Serializer[object]):
     """Why it was not done, and what helps."""
 
     detail = serializers.CharField()
+
+
+@extend_schema_field(DECIMAL_TEXT)
+class MoneyField(serializers.Field[Money, object, str, object]):
+    """An amount in the account's currency, with the currency's decimals."""
+
+    def to_representation(self, value: Money) -> str:
+        """Return the decimal text."""
+        return value.text
+
+
+class AttemptSerializer(serializers.Serializer[PaymentAttempt]):
+    """One try to have an invoice paid."""
+
+    status = serializers.CharField(
+        help_text="pending, unknown, processing, succeeded, failed, action_required or abandoned"
+    )
+    at = serializers.DateTimeField(source="started_at")
+    failure = serializers.SerializerMethodField(help_text="Why it failed; null: it did not.")
+
+    def get_failure(self, attempt: PaymentAttempt) -> str | None:
+        """Return a sentence for the customer."""
+        if attempt.status not in {attempt.Status.FAILED, attempt.Status.ACTION_REQUIRED}:
+            return None
+        return failure_words(attempt.failure_code, attempt.decline_code)
+
+
+class InvoicePaymentSerializer(serializers.Serializer[object]):
+    """How it stands with the payment of an invoice."""
+
+    status = serializers.CharField(help_text="The invoice's own.")
+    currency = serializers.CharField()
+    owed = MoneyField()
+    paid = MoneyField()
+    last_attempt = AttemptSerializer(allow_null=True)
+    next_try_at = serializers.DateTimeField(allow_null=True)
+    suspends_at = serializers.DateTimeField(
+        allow_null=True, help_text="The account's sandboxes are stopped then, unless it is paid."
+    )
+    payment_url = serializers.CharField(
+        allow_null=True,
+        help_text="Stripe's page, where the customer pays or confirms the payment; null: none.",
+    )
+
+
+class StandingSerializer(serializers.Serializer[object]):
+    """How the account stands with us, and what it owes."""
+
+    standing = serializers.CharField(help_text="active, past_due or suspended")
+    since = serializers.DateTimeField(allow_null=True, help_text="null: from the beginning.")
+    currency = serializers.CharField()
+    owed = MoneyField()

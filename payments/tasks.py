@@ -5,14 +5,23 @@ from uuid import UUID
 
 from celery import shared_task
 
+from payments.hurrying import hurry
+from payments.models import Collection
 from payments.services import events
 from payments.services.collecting import take_step
-from payments.services.customers import tell_customers
+from payments.services.customers import account_of_event, tell_customers
+from payments.services.dunning_steps import (
+    refresh_out_of_step,
+    retry_on_new_cards,
+    take_due_steps,
+)
 from payments.services.method_changes import detach_removed
+from payments.services.notices import tell_of_expiring_cards
 from payments.services.overpaid import settle_credited
+from payments.services.platform_requests import due_requests, send_request
 from payments.services.refunding import due_refunds, take_refund_step
 from payments.services.subscriptions import bring_subscriptions_in_step
-from payments.services.sweeps import begin_due_collections, due_steps
+from payments.services.sweeps import begin_due_collections, due_steps, due_steps_of
 from payments.services.top_ups import collect_due_top_ups, take_back_failed_top_ups
 
 MOST_STEPS = 20
@@ -37,7 +46,41 @@ def collect(collection_id: str) -> None:
     """Take a collection's steps until nothing more can be done at once."""
     for _ in range(MOST_STEPS):
         if not take_step(UUID(collection_id), now=datetime.now(UTC)):
-            return
+            break
+    # Paid, it may have ended the account's suspension.
+    hurry_account(Collection.objects.values_list("account", flat=True).get(pk=collection_id))
+
+
+@shared_task(name="payments.tasks.sweep_dunning")
+def sweep_dunning() -> None:
+    """Do what is due about invoices whose payment failed, and ask the platform what waits."""
+    now = datetime.now(UTC)
+    refresh_out_of_step(now)
+    retry_on_new_cards(now)
+    take_due_steps(now)
+    for request_id in due_requests(now):
+        send_platform_request.apply_async((str(request_id),), queue="payments")
+
+
+@shared_task(name="payments.tasks.send_platform_request")
+def send_platform_request(request_id: str) -> None:
+    """Ask the platform to stop or resume an account's sandboxes."""
+    send_request(int(request_id), now=datetime.now(UTC))
+
+
+@shared_task(name="payments.tasks.tell_expiring_cards")
+def tell_expiring_cards() -> None:
+    """Write the e-mails about cards that soon expire."""
+    tell_of_expiring_cards(datetime.now(UTC))
+
+
+def hurry_account(account_id: UUID) -> None:
+    """Have what is due of an account done soon: the sweeps would, up to 15 s later."""
+    now = datetime.now(UTC)
+    for collection_id in due_steps_of(account_id, now):
+        hurry(collect, str(collection_id))
+    for request_id in due_requests(now, account_id=account_id):
+        hurry(send_platform_request, str(request_id))
 
 
 @shared_task(name="payments.tasks.tell_customers")
@@ -71,8 +114,11 @@ def apply_event(event_id: str) -> None:
     beside: str | None = event_id
     for _ in range(MOST_BESIDE):
         if beside is None or not events.apply_event(beside, now=datetime.now(UTC)):
-            return
+            break
         beside = events.due_beside(event_id, now=datetime.now(UTC))
+    # Another card is charged at once, and who has paid is let go on.
+    if account_id := account_of_event(event_id):
+        hurry_account(account_id)
 
 
 @shared_task(name="payments.tasks.sweep_top_ups")

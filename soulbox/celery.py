@@ -60,6 +60,10 @@ app.conf.beat_schedule = {
     ),
     "sweep events": _every("payments.tasks.sweep_events", seconds=15, queue="payments"),
     "sweep collections": _every("payments.tasks.sweep_collections", seconds=15, queue="payments"),
+    "sweep dunning": _every("payments.tasks.sweep_dunning", seconds=15, queue="payments"),
+    "tell expiring cards": _every(
+        "payments.tasks.tell_expiring_cards", seconds=60 * 60, queue="payments"
+    ),
     "tell customers": _every("payments.tasks.tell_customers", seconds=5 * 60, queue="payments"),
     "sweep top-ups": _every("payments.tasks.sweep_top_ups", seconds=15, queue="payments"),
     "sweep refunds": _every("payments.tasks.sweep_refunds", seconds=15, queue="payments"),

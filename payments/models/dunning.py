@@ -49,10 +49,17 @@ class DunningCase(models.Model):
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="dunning_cases")
     # The schedule counts from here.
     opened_at = models.DateTimeField()
-    # Steps up to this many days were taken.
+    # The last step that was taken, or left out; those before it in the schedule are over.
     done_days = models.PositiveSmallIntegerField(default=0)
+    done_action = models.CharField(
+        max_length=16, choices=DunningStep.Action, blank=True, default=""
+    )
     # When the next step is due. Empty: none is left.
     next_at = models.DateTimeField(null=True, blank=True)
+    # The schedule that the next step was found by; with another it is found anew.
+    planned_by = models.CharField(max_length=64, blank=True, default="")
+    # The account was suspended while it was open. It stays so until this invoice is paid too.
+    suspended_at = models.DateTimeField(null=True, blank=True)
     closed_at = models.DateTimeField(null=True, blank=True)
     ending = models.CharField(max_length=16, choices=Ending, blank=True, default="")
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from billing.models import Account, Membership
 from billing.services.messages import addresses_of
-from payments.models import Customer, ProviderCall
+from payments.models import Customer, ProviderCall, WebhookEvent
 from payments.provider import (
     BusyError,
     CustomerProfile,
@@ -82,6 +82,18 @@ def tell_customers(now: datetime) -> int:
             Customer.objects.filter(pk=customer.pk).update(told_at=now)
         looked_at += 1
     return looked_at
+
+
+def account_of_event(event_id: str) -> UUID | None:
+    """Return the account whose customer a stored event names, if it names one of ours."""
+    event = WebhookEvent.objects.filter(event_id=event_id).first()
+    if event is None:
+        return None
+    about = event.body["data"]["object"]
+    named = about["id"] if event.object_type == "customer" else about.get("customer")
+    customer_id = named["id"] if isinstance(named, dict) else named
+    customers = Customer.objects.filter(provider_id=customer_id or "")
+    return customers.values_list("pk", flat=True).first()
 
 
 def profile_of(account: Account) -> CustomerProfile:

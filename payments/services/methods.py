@@ -12,6 +12,7 @@ from billing.services import lock_account
 from payments.models import Customer, PaymentMethod
 from payments.provider import Card, CustomerMethods
 from payments.services.calling import Call, make_call, next_number
+from payments.services.dunning_steps import retry_on_new_cards
 from payments.services.providing import provider
 
 SET_DEFAULT = "customers.update_default"
@@ -21,7 +22,8 @@ def take_methods(customer_id: str, *, now: datetime) -> bool:
     """Bring an account's payment methods up to date with the provider's; return if it is ours.
 
     Safe to repeat, and to race: what counts is how they stand there now. A customer with a card
-    and no default has its newest made it. Raises ProviderError.
+    and no default has its newest made it. What failed on another card is tried again. Raises
+    ProviderError.
     """
     customer = Customer.objects.filter(provider_id=customer_id).first()
     if customer is None:
@@ -40,6 +42,7 @@ def take_methods(customer_id: str, *, now: datetime) -> bool:
             # Whoever asked after us has answered already, and knows better.
             return True
         _keep(account.pk, found, now=now)
+    retry_on_new_cards(now, account_id=account.pk)
     return True
 
 

@@ -16,7 +16,9 @@ from billing.services import Because, lock_account, mark_payment_failed
 from payments.models import LIVE_ATTEMPT, Collection, CollectionPart, Difference, PaymentAttempt
 from payments.provider import BillStatus, PaymentState, ProviderBill, ProviderPayment
 from payments.services.differences import Found, note_difference
+from payments.services.dunning import refresh_account
 from payments.services.mirroring import take_fee_bill
+from payments.services.notices import tell_of_failures
 from payments.services.providing import provider
 from payments.services.receiving import Received, record_payment
 
@@ -72,6 +74,7 @@ def settle(
             _end_paid(collection, bill, payments, now=now)
         elif bill.status in {BillStatus.VOID, BillStatus.DELETED} and not collection.void_reason:
             _note_void(collection, bill, now=now)
+        refresh_account(account.pk, now=now)
 
 
 def fail_attempt(
@@ -100,9 +103,14 @@ def fail_attempt(
         if not ended:
             return False
         because = Because(f"Payment attempt {attempt.number}: {decline_code or code}"[:200])
-        for invoice in _invoices(collection):
-            if invoice.status in {InvoiceStatus.PENDING, InvoiceStatus.PENDING_RETRY}:
-                mark_payment_failed(invoice.pk, because=because, now=now)
+        failed = [
+            mark_payment_failed(invoice.pk, because=because, now=now)
+            for invoice in _invoices(collection)
+            if invoice.status in {InvoiceStatus.PENDING, InvoiceStatus.PENDING_RETRY}
+        ]
+        refresh_account(collection.account_id, now=now)
+        attempt.refresh_from_db()
+        tell_of_failures(failed, attempt, now=now)
     return True
 
 

@@ -8,9 +8,14 @@ from uuid import UUID
 
 from django.db import OperationalError, connection
 
+from payments.models import Collection
 from payments.services.changed import take_back_changed
 from payments.services.collecting import due
-from payments.services.collections import begin_collecting, invoices_to_collect
+from payments.services.collections import (
+    begin_collecting,
+    due_collections,
+    invoices_to_collect,
+)
 from payments.services.providing import is_set_up
 
 logger = logging.getLogger(__name__)
@@ -42,3 +47,9 @@ def begin_due_collections(now: datetime) -> int:
 def due_steps(now: datetime) -> list[UUID]:
     """Return the collections whose next step is due, those that wait longest first."""
     return due(now, most=STEPS_A_SWEEP) if is_set_up() else []
+
+
+def due_steps_of(account_id: UUID, now: datetime) -> list[UUID]:
+    """Return those of one account, for a hint that they need not wait for the sweep."""
+    rows = Collection.objects.filter(due_collections(now), account=account_id)
+    return list(rows.values_list("pk", flat=True)) if is_set_up() else []

@@ -26,6 +26,7 @@ from payments.services.method_changes import (
     portal_url,
     remove_method,
 )
+from payments.tasks import hurry_account
 from payments.views.asking import ConflictError, ProviderView, account_of
 
 
@@ -60,6 +61,7 @@ class PaymentMethods(ProviderView):
         try:
             if confirmed := asked.validated_data.get("setup_intent"):
                 finish_adding(account_id, confirmed, now=now)
+                hurry_account(account_id)
                 return Response(_listed(account_id))
             adding = _begin(account_id, asked.validated_data, now=now)
         except NoSuchMethodError:
@@ -109,6 +111,7 @@ class DefaultPaymentMethod(ProviderView):
         """Charge this payment method from now on."""
         try:
             method = choose_default(account_of(request), pk, now=datetime.now(UTC))
+            hurry_account(method.account_id)
         except NoSuchMethodError:
             raise NotFound from None
         except MethodRefusedError as error:
