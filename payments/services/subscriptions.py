@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=45)
 SUBSCRIPTIONS_A_SWEEP = 200
+CLOCKS_APART = timedelta(minutes=1)
+"""The provider's clock may be behind ours by so much: no fee may begin there before the plan."""
 LOOKED_AFTER = timedelta(hours=1)
 """A subscription is looked at so long after the last time, whether or not an event came."""
 
@@ -116,7 +118,7 @@ def _accounts_to_look_at(now: datetime) -> list[UUID]:
         Subscription.objects.filter(
             # What was cancelled at once goes on to the end of its window: none is begun for that.
             Q(expires_at__isnull=True) | Q(expires_at__gt=now + WINDOW),
-            started_at__lte=now,
+            started_at__lte=now - CLOCKS_APART,
             account__parked_reason="",
         )
         .exclude(provider_price_id="")

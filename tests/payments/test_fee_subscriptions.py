@@ -18,7 +18,7 @@ from payments.models import Difference, FeeSubscription, Payment, WebhookEvent
 from payments.services.customers import ensure_customer
 from payments.services.events import apply_event, due_events, receive_event
 from payments.services.providing import provider
-from payments.services.subscriptions import bring_subscriptions_in_step
+from payments.services.subscriptions import CLOCKS_APART, bring_subscriptions_in_step
 from tests.billing.usage import OPENED, open_account
 from tests.local_stripe import LocalStripe
 
@@ -38,7 +38,7 @@ def _provider_collects(stripe: LocalStripe) -> None:
 def subscribed(stripe: LocalStripe, plan: str = "professional") -> Account:
     account = open_account()
     stripe.attach(ensure_customer(account.pk, now=STARTED))
-    choose_plan(account.pk, plan_code=plan, now=STARTED)
+    choose_plan(account.pk, plan_code=plan, now=STARTED - CLOCKS_APART)
     in_step(stripe, STARTED)
     return account
 
@@ -101,7 +101,7 @@ def test_an_answer_that_is_lost_makes_no_second_subscription(
 ) -> None:
     account = open_account()
     stripe.attach(ensure_customer(account.pk, now=STARTED))
-    choose_plan(account.pk, plan_code="professional", now=STARTED)
+    choose_plan(account.pk, plan_code="professional", now=STARTED - CLOCKS_APART)
     stripe.fault(kind, "PostSubscriptions", seconds=0.6)
     for minutes in range(0, 10, 2):
         in_step(stripe, STARTED + timedelta(minutes=minutes))
