@@ -31,35 +31,13 @@ from unfold.widgets import (  # type: ignore[import-untyped]
     UnfoldAdminTextInputWidget,
 )
 
-from billing import services
-from billing.credit_notes import CreditNoteRefusedError
-from billing.history import UsageNotKeptError
-from billing.lifecycle import TransitionRefusedError
+from billing.admin.refusals import refusals
 from billing.money import Money
-from billing.services.differences import NotPricedError
 from metering.pages import ModelAdmin, ModelForm, Page
 
 M = TypeVar("M", bound=Model)
 A = TypeVar("A", bound=ModelAdmin[Any])
 Work = Callable[[Mapping[str, Any]], str]
-
-REFUSALS = (
-    services.AccountRefusedError,
-    services.CorrectionRefusedError,
-    services.CreditRefusedError,
-    services.MessageRefusedError,
-    services.NotConservedError,
-    services.PriceBookRefusedError,
-    services.SafetyBoundError,
-    services.SubscriptionRefusedError,
-    services.TopUpRefusedError,
-    services.UsageUnpricedError,
-    CreditNoteRefusedError,
-    NotPricedError,
-    TransitionRefusedError,
-    UsageNotKeptError,
-)
-"""What services raise when a person should say it differently; their messages say how."""
 
 ANSWERED = "answered"
 MOST_ROWS = 500
@@ -80,19 +58,25 @@ class Question:
 
 
 def ask(
-    page: ModelAdmin[Any], request: HttpRequest, row: Model, question: Question, work: Work
+    page: ModelAdmin[Any],
+    request: HttpRequest,
+    row: Model,
+    question: Question,
+    work: Work,
+    *,
+    back: str = "",
 ) -> HttpResponse:
-    """Ask about one row, then do the work, say what it says, and go back to the row.
+    """Ask about one row, then do the work, say what it says, and go `back`, or to the row.
 
     A refusal is shown on the form, with all that was typed.
     """
-    back = change_url(row)
+    back = back or change_url(row)
     form = _form_of(question, request)
     if form.is_bound and form.is_valid():
         _tell_trail(question, form)
         try:
             done = work(form.cleaned_data)
-        except REFUSALS as refusal:
+        except refusals() as refusal:
             form.add_error(None, str(refusal))
         else:
             page.log_change(request, row, f"{question.yes}. {done}")
@@ -121,7 +105,7 @@ def ask_for_each(
     for row in chosen:
         try:
             done = work(row, form.cleaned_data)
-        except REFUSALS as refusal:
+        except refusals() as refusal:
             messages.error(request, f"{row}: {refusal}")
         else:
             page.log_change(request, row, f"{question.yes}. {done}")
@@ -220,7 +204,7 @@ class ServicePage(WithButtons, Page[M]):
         """Show the form again, with the reason and all that was typed, on a refusal."""
         try:
             return super().changeform_view(request, object_id, form_url, extra_context)
-        except REFUSALS as refusal:
+        except refusals() as refusal:
             # What the first try wrote is rolled back; the second one stops at the form.
             request.billing_refusal = str(refusal)  # type: ignore[attr-defined]
             return super().changeform_view(request, object_id, form_url, extra_context)

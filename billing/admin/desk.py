@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -45,6 +45,15 @@ class Card:
     is_alarming: bool = False
 
 
+CardsOf = Callable[[HttpRequest, datetime], Iterable[Card]]
+_others: list[CardsOf] = []
+
+
+def register_cards(cards: CardsOf) -> None:
+    """Let another app show cards after billing's own, those that the one who asks may see."""
+    _others.append(cards)
+
+
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Add the desk's cards and charts, those that the one who asks may see, to the context."""
     now = datetime.now(UTC)
@@ -82,6 +91,8 @@ def _cards(
         yield _coverage(now.date())
     if may("billing.view_creditgrant"):
         yield _expiring(now)
+    for cards in _others:
+        yield from cards(request, now)
 
 
 def _revenue(now: datetime) -> Card:
@@ -90,7 +101,8 @@ def _revenue(now: datetime) -> Card:
         Row(
             row.currency,
             grouped_money(row.net, row.currency),
-            f"{_count(row.invoices, 'invoice')}, and {grouped_money(row.tax, row.currency)} of tax",
+            f"{counted(row.invoices, 'invoice')}, "
+            f"and {grouped_money(row.tax, row.currency)} of tax",
         )
         for row in desk_queries.revenue_by_month(month)
     ]
@@ -114,7 +126,7 @@ def _running(added_up: desk_queries.AddedUp) -> Card:
         }
         names = ", ".join(f"{name} {grouped_money(parts[name], row.currency)}" for name in parts)
         total = grouped_money(row.total_amount, row.currency)
-        rows.append(Row(row.currency, total, f"{_count(row.accounts, 'account')}: {names}"))
+        rows.append(Row(row.currency, total, f"{counted(row.accounts, 'account')}: {names}"))
     as_of = f"As of {added_up.as_of:%H:%M} UTC." if added_up.as_of else "Not added up yet."
     return Card(
         "Running periods so far",
@@ -147,7 +159,7 @@ def _by_currency(owed: Sequence[desk_queries.Owed]) -> Iterator[Row]:
         yield Row(
             currency,
             grouped_money(sum((row.due for row in rows), start=rows[0].due * 0), currency),
-            _count(sum(row.invoices for row in rows), "invoice"),
+            counted(sum(row.invoices for row in rows), "invoice"),
         )
 
 
@@ -160,7 +172,7 @@ def _drafts(now: datetime) -> Card:
         "Drafts that wait",
         _invoices(status__exact=Invoice.Status.DRAFT, finalise_after__lte=now.isoformat()),
         rows,
-        f"{_count(waiting.count, 'draft')} past the grace, and why they are not final.",
+        f"{counted(waiting.count, 'draft')} past the grace, and why they are not final.",
         is_alarming=any(reason for reason, _ in waiting.most),
     )
 
@@ -171,7 +183,7 @@ def _parked() -> Card:
         "Parked accounts",
         f"{reverse('admin:billing_account_changelist')}?parked_at__isempty=0",
         [Row(name, "", reason) for _, name, reason in parked.newest],
-        f"{_count(parked.count, 'account')} that the sweeps leave to a person.",
+        f"{counted(parked.count, 'account')} that the sweeps leave to a person.",
         is_alarming=bool(parked.count),
     )
 
@@ -207,7 +219,7 @@ def _expiring(now: datetime) -> Card:
             Row(
                 f"{row.currency}, {row.kind}",
                 grouped_money(row.left, row.currency),
-                _count(row.grants, "grant"),
+                counted(row.grants, "grant"),
             )
             for row in desk_queries.expiring_credit(within)
         ],
@@ -218,5 +230,6 @@ def _invoices(**filters: str) -> str:
     return f"{reverse('admin:billing_invoice_changelist')}?{urlencode(filters)}"
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun, in the plural where it is not one."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
