@@ -22,6 +22,8 @@ KEY_LIFE = timedelta(hours=23)
 """Stripe may forget a key after 24 h; after that the same key would do the same thing again."""
 REDACTED = "(not kept)"
 _SECRETS = re.compile(r"secret|hosted_url|api_key", re.IGNORECASE)
+# Keys, webhook secrets and client secrets, should a message of the provider's name one.
+_SECRET_TEXTS = re.compile(r"\b(?:[sr]k_(?:live|test)_|whsec_)\w+|\b\w+_secret_\w+")
 _OVER = (ProviderCall.Outcome.BROKEN, ProviderCall.Outcome.REFUSED)
 
 Answer = TypeVar("Answer")
@@ -143,7 +145,7 @@ def _keep(row: ProviderCall, outcome: ProviderCall.Outcome, answered: dict[str, 
 
 
 def _error(error: ProviderError) -> dict[str, Any]:
-    told = {"error": type(error).__name__, "message": str(error)}
+    told = {"error": type(error).__name__, "message": _plain(str(error))}
     for name in ("code", "decline_code"):
         if value := getattr(error, name, ""):
             told[name] = value
@@ -157,9 +159,7 @@ def _told(answer: object) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Return a value as JSON can hold it, for people to read, without its secrets."""
-    if isinstance(value, Money):
-        return str(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if dataclasses.is_dataclass(value) and not isinstance(value, Money | type):
         return _plain({item.name: getattr(value, item.name) for item in dataclasses.fields(value)})
     if isinstance(value, Mapping):
         return {
@@ -170,4 +170,6 @@ def _plain(value: Any) -> Any:
         return [_plain(held) for held in value]
     if isinstance(value, Enum):
         return str(value.value)
-    return value if isinstance(value, bool | int | str) or value is None else str(value)
+    if isinstance(value, bool | int) or value is None:
+        return value
+    return _SECRET_TEXTS.sub(REDACTED, str(value))

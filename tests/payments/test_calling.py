@@ -50,6 +50,13 @@ def call(account: Account) -> Call:
     return Call("inv-1-pay", "invoices.pay", account.pk, asked)
 
 
+@pytest.mark.parametrize("secret", ["sk_live_51Ab", "rk_test_51Ab", "whsec_a1", "pi_3_secret_b2"])
+def test_a_secret_that_the_provider_names_is_not_kept(account: Account, secret: str) -> None:
+    with pytest.raises(RefusedError):
+        make_call(call(account), Asking(RefusedError(f"Invalid: {secret}.")), now=NOW)
+    assert ProviderCall.objects.get().answered["message"] == "Invalid: (not kept)."
+
+
 def test_a_call_is_written_down_with_its_answer_and_without_secrets(account: Account) -> None:
     make_call(call(account), Asking(SetupIntent("seti_1", "seti_1_secret_x")), now=NOW)
     row = ProviderCall.objects.get()
