@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.options import InlineModelAdmin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
@@ -63,9 +64,6 @@ SEND = Question(
     "To the addresses that were told of it; if none was, to the account's.",
     "Send",
 )
-MARK_PAID = Question(
-    "Mark the invoice paid", "Its money came in another way.", "Mark paid", ReasonForm
-)
 RETRY_PAYMENT = Question(
     "Retry the payment", "The payment is tried once more.", "Retry payment", ReasonForm
 )
@@ -115,7 +113,8 @@ class InvoiceAdmin(
         "waiting_for",
     )
     date_hierarchy = "period_start"
-    inlines = (
+    # Another app shows more on this page.
+    inlines: ClassVar[tuple[type[InlineModelAdmin[Any, Any]], ...]] = (
         InvoiceLineRows,
         InvoiceDiscountRows,
         InvoiceCreditRows,
@@ -128,10 +127,10 @@ class InvoiceAdmin(
     actions_detail = (
         "accept_amount",
         "send",
-        {"title": "Payment", "items": ["mark_paid", "retry_payment", "write_off"]},
+        {"title": "Payment", "items": ["retry_payment", "write_off"]},
         {"title": "Correct", "items": ["credit", "re_rate", "void", "issue_again"]},
     )
-    fieldsets = (
+    fieldsets: ClassVar[Any] = (
         (
             None,
             {
@@ -169,7 +168,7 @@ class InvoiceAdmin(
             },
         ),
     )
-    readonly_fields = (
+    readonly_fields: ClassVar[tuple[str, ...]] = (
         "own_subscription_fee",
         "own_usage_fee",
         "own_discounts",
@@ -228,30 +227,25 @@ class InvoiceAdmin(
             lambda _: f"{services.send_invoice(invoice.pk, now=now)} e-mails are on their way.",
         )
 
-    @button("Mark paid", right=RIGHT)
-    def mark_paid(self, request: HttpRequest, invoice: Invoice) -> HttpResponse:
-        """Note that it was paid elsewhere."""
-        return _change(self, request, invoice, MARK_PAID, services.mark_paid)
-
     @button("Retry payment", right=RIGHT)
     def retry_payment(self, request: HttpRequest, invoice: Invoice) -> HttpResponse:
         """Ask for another try at the payment."""
-        return _change(self, request, invoice, RETRY_PAYMENT, services.retry_payment)
+        return change_state(self, request, invoice, RETRY_PAYMENT, services.retry_payment)
 
     @button("Write off", right="billing.write_off_invoice")
     def write_off(self, request: HttpRequest, invoice: Invoice) -> HttpResponse:
         """Give up collecting it."""
-        return _change(self, request, invoice, WRITE_OFF, services.write_off)
+        return change_state(self, request, invoice, WRITE_OFF, services.write_off)
 
     @button("Void", right=VOID_RIGHT)
     def void(self, request: HttpRequest, invoice: Invoice) -> HttpResponse:
         """Take it back."""
-        return _change(self, request, invoice, VOID, services.void_invoice)
+        return change_state(self, request, invoice, VOID, services.void_invoice)
 
     @button("Void and issue again", right=VOID_RIGHT)
     def issue_again(self, request: HttpRequest, invoice: Invoice) -> HttpResponse:
         """Take it back and issue another for its period."""
-        return _change(self, request, invoice, ISSUE_AGAIN, services.reissue_invoice)
+        return change_state(self, request, invoice, ISSUE_AGAIN, services.reissue_invoice)
 
     def has_write_permission(self, request: HttpRequest) -> bool:
         """Return whether the user's own rights let them draft and finalise."""
@@ -275,14 +269,14 @@ class InvoiceAdmin(
                 self.message_user(request, f"{name}: {state}", messages.SUCCESS)
 
 
-def _change(
+def change_state(
     page: InvoiceAdmin,
     request: HttpRequest,
     invoice: Invoice,
     question: Question,
     service: Callable[..., Invoice],
 ) -> HttpResponse:
-    """Ask for the reason, then let the service change the invoice's state."""
+    """Ask for the reason, let the service change the invoice's state, and tell it."""
 
     def work(said: Mapping[str, Any]) -> str:
         because = services.Because(said["reason"], request.user.pk)

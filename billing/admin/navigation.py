@@ -56,6 +56,18 @@ GROUPS: Mapping[str, Iterable[Entry]] = {
         _list_of("Credit ledger", "list_alt", "billing.creditentry"),
         _list_of("Top-ups", "add_card", "billing.topup"),
     ),
+    "Payments": (
+        _list_of("Collections", "account_balance", "payments.collection"),
+        _list_of("Payment attempts", "credit_score", "payments.paymentattempt"),
+        _list_of("Payments", "payments", "payments.payment"),
+        _list_of("Disputes", "gavel", "payments.dispute"),
+        _list_of("Differences", "difference", "payments.difference"),
+        _list_of("Customers", "contacts", "payments.customer"),
+        _list_of("Payment methods", "credit_card", "payments.paymentmethod"),
+        _list_of("Dunning schedule", "event_repeat", "payments.dunningstep"),
+        _list_of("Platform requests", "dns", "payments.platformrequest"),
+        _list_of("Reconciliations", "balance", "payments.reconciliation"),
+    ),
     "Metering": (
         _list_of("Usage records", "monitoring", "metering.usagerow"),
         _list_of("Daily usage", "calendar_month", "metering.dailyusagesummary"),

@@ -53,8 +53,14 @@ _FINANCE = frozenset(
         "billing.change_topup",
         "billing.add_budget",
         "billing.change_budget",
-        # Draft, finalise, mark paid, retry, send its e-mails again.
+        # Draft, finalise, retry its payment, send its e-mails again.
         "billing.change_invoice",
+        # Record a payment; collect anew what the provider refused; settle differences.
+        "payments.add_payment",
+        "payments.change_collection",
+        "payments.change_difference",
+        # Bring customers up to date at the provider.
+        "payments.change_customer",
     }
 )
 
@@ -66,6 +72,9 @@ WRITE: dict[Role, frozenset[str]] = {
         "billing.write_off_invoice",
         "billing.approve_correction",
         "billing.park_account",
+        "payments.add_dunningstep",
+        "payments.change_dunningstep",
+        "payments.delete_dunningstep",
     },
     Role.SUPPORT: frozenset(),
     Role.OPERATOR: frozenset(
@@ -73,6 +82,7 @@ WRITE: dict[Role, frozenset[str]] = {
             "billing.park_account",
             "billing.add_apikey",
             "billing.change_apikey",
+            "payments.change_customer",
             "metering.change_host",
             "metering.change_sandbox",
             "metering.add_meteringkey",

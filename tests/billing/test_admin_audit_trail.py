@@ -78,10 +78,10 @@ def test_a_transition_by_a_person_is_in_the_trail(finance: Client) -> None:
     account = open_account()
     record_usage(account.pk, cpu_s=5_000_000)
     invoice = bill(account)
-    press(finance, invoice, "mark_paid", reason="Paid by cheque")
+    press(finance, invoice, "write_off", reason="Out of business")
     shown = AuditTrail.objects.get(table_name="billing_invoice")
-    assert (shown.actor and shown.actor.username, shown.reason) == ("finance", "Paid by cheque")
-    assert (shown.before, shown.after) == ({"status": "pending"}, {"status": "paid"})
+    assert (shown.actor and shown.actor.username, shown.reason) == ("finance", "Out of business")
+    assert (shown.before, shown.after) == ({"status": "pending"}, {"status": "uncollectible"})
 
 
 @pytest.mark.django_db(transaction=True)

@@ -45,7 +45,6 @@ def last_change() -> tuple[str, str, str | None]:
 @pytest.mark.parametrize(
     ("button", "before", "status"),
     [
-        ("mark_paid", None, "paid"),
         ("write_off", None, "uncollectible"),
         ("void", None, "void"),
         ("retry_payment", "mark_payment_failed", "pending_retry"),
@@ -88,9 +87,7 @@ def test_a_change_without_a_reason_is_refused(finance: Client, invoice: Invoice)
     assert invoice.status == "pending"
 
 
-@pytest.mark.parametrize(
-    "button", ["mark_paid", "retry_payment", "write_off", "void", "issue_again"]
-)
+@pytest.mark.parametrize("button", ["retry_payment", "write_off", "void", "issue_again"])
 def test_who_may_only_look_changes_nothing(button: str, invoice: Invoice) -> None:
     assert press(admin_pages.viewer(), invoice, button, reason="x").status_code == 403
     invoice.refresh_from_db()

@@ -144,9 +144,11 @@ def test_finance_drafts_discounts_credits_finalises_and_corrects(
         desk.sees("Credit note CN-2026-000001 of 25.00 USD.")
         note = CreditNote.objects.get()
         assert (note.invoice, note.off_due, note.author.username) == (invoice, 25, "finance")
-        desk.press("Mark paid", menu="Payment", reason="By transfer")
-        desk.sees("2026-000002: Paid.")
-    assert history(invoice)[-1] == ("pending", "paid", "finance", "By transfer")
+        said = {"amount": "75", "reference": "TX-1", "received_on": "2026-06-01"}
+        desk.press("Record a payment", menu="Payment", **said)
+        desk.sees("75.00 USD are recorded. 2026-000002: Paid.")
+    because = "Paid another way: TX-1"
+    assert history(invoice)[-1] == ("pending", "paid", "finance", because)
 
 
 def preview_and_add_a_rule(desk: Desk) -> None:
@@ -261,7 +263,8 @@ MONEY = {
     "invoice": (
         "accept_amount",
         "send",
-        "mark_paid",
+        "record_payment",
+        "collect_anew",
         "retry_payment",
         "write_off",
         "void",

@@ -9,6 +9,7 @@ from django.db.models import Model
 from billing import services
 from billing.credits import CreditKind
 from billing.models import (
+    Account,
     ApiKey,
     Budget,
     Correction,
@@ -22,6 +23,8 @@ from billing.models import (
 )
 from metering.keys import issue_metering_key
 from metering.models import Host, Sandbox
+from payments.models import Collection, Customer, Difference, DunningStep
+from payments.services.offline import Transfer, record_offline_payment
 from tests.billing.usage import AFTER_MAY, NOON, bill, open_account, record_usage
 
 
@@ -31,6 +34,31 @@ def waiting_correction() -> Correction:
     record_usage(other.pk, cpu_s=50_000_000)
     by = services.Author("Wrong price", User.objects.create_user("author").pk, "case-1")
     return services.credit_in_full(bill(other).pk, by=by, now=AFTER_MAY)
+
+
+def rows_of_payments(account: Account) -> list[Model]:
+    """What collecting an invoice leaves, without a provider to ask."""
+    collection = Collection.objects.create(
+        account=account,
+        status=Collection.Status.REFUSED,
+        amount=60,
+        currency="USD",
+        started_at=AFTER_MAY,
+        ended_at=AFTER_MAY,
+    )
+    transfer = Transfer(Decimal(10), "TX-1", NOON)
+    return [
+        collection,
+        Customer.objects.create(account=account, standing_since=NOON),
+        Difference.objects.create(
+            kind=Difference.Kind.INVOICE_ONLY_HERE,
+            subject=str(collection.pk),
+            found_at=AFTER_MAY,
+            last_seen_at=AFTER_MAY,
+        ),
+        DunningStep.objects.all()[0],
+        record_offline_payment(account.pk, transfer, user_id=None, now=AFTER_MAY),
+    ]
 
 
 @pytest.fixture
@@ -61,6 +89,7 @@ def rows() -> dict[str, Model]:
             account=account, kind="invoice_ready", subject_key="1", created_at=NOON, try_at=NOON
         ),
         waiting_correction(),
+        *rows_of_payments(account),
         account,
         *(model.objects.all()[0] for model in (ApiKey, CreditEntry, DiscountRule, Plan)),
         *(model.objects.all()[0] for model in (Host, Sandbox)),

@@ -1,0 +1,10 @@
+"""What the services of payments raise when a person should say it differently."""
+
+from __future__ import annotations
+
+from billing.admin.refusals import register_refusals
+from payments.provider import ProviderError
+from payments.services.anew import NotRefusedError
+from payments.services.offline import PaymentRefusedError
+
+register_refusals(NotRefusedError, PaymentRefusedError, ProviderError)
