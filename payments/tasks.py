@@ -26,8 +26,8 @@ from payments.services.top_ups import collect_due_top_ups, take_back_failed_top_
 
 MOST_STEPS = 20
 """Of a collection in one task: making and paying it takes five."""
-MOST_BESIDE = 20
-"""Events about one object that one task applies."""
+EVENTS_A_HINT = 20
+"""Whoever is hinted at one event goes on with what else is due: not each has a hint."""
 SWEEPING_TIME = timedelta(seconds=30)
 """A sweep begins nothing after it; the longest wait for the provider comes on top."""
 
@@ -110,15 +110,15 @@ def sweep_events() -> None:
 
 @shared_task(name="payments.tasks.apply_event")
 def apply_event(event_id: str) -> None:
-    """Apply an event that just came, and those that came beside it for the same object."""
-    beside: str | None = event_id
-    for _ in range(MOST_BESIDE):
-        if beside is None or not events.apply_event(beside, now=datetime.now(UTC)):
-            break
-        beside = events.due_beside(event_id, now=datetime.now(UTC))
-    # Another card is charged at once, and who has paid is let go on.
-    if account_id := account_of_event(event_id):
-        hurry_account(account_id)
+    """Apply an event that just came, and what else is due, as for the same object."""
+    due: str | None = event_id
+    for _ in range(EVENTS_A_HINT):
+        if due is None or not events.apply_event(due, now=datetime.now(UTC)):
+            return
+        # Another card is charged at once, and who has paid is let go on.
+        if account_id := account_of_event(due):
+            hurry_account(account_id)
+        due = events.next_due_event(datetime.now(UTC))
 
 
 @shared_task(name="payments.tasks.sweep_top_ups")

@@ -19,9 +19,9 @@ from payments.services.events import (
     WAITS,
     apply_event,
     claim_event,
-    due_beside,
     due_events,
     give_up_events,
+    next_due_event,
     replay_event,
 )
 from payments.stripe.client import API_VERSION
@@ -126,7 +126,7 @@ def test_one_event_about_an_object_is_applied_at_a_time() -> None:
     assert claim_event("evt_2", now=NOW + LEASE)
 
 
-def test_whoever_applies_an_event_goes_on_with_those_that_came_beside_it(steps: Steps) -> None:
+def test_whoever_is_hinted_at_an_event_goes_on_with_what_else_is_due(steps: Steps) -> None:
     store("evt_1")
 
     def came_beside() -> Outcome:
@@ -136,11 +136,28 @@ def test_whoever_applies_an_event_goes_on_with_those_that_came_beside_it(steps: 
         return Outcome(is_applied=True, result="Taken over.")
 
     steps.answers["evt_1"] = came_beside
-    store("evt_9", object_id="in_2")
     tasks.apply_event("evt_1")
     assert steps.done == ["evt_1", "evt_2"]
-    assert due_beside("evt_1", now=NOW) is None
-    assert due_beside("evt_9", now=NOW) == "evt_9"
+
+
+def test_a_hint_is_good_for_a_bounded_number_of_events(steps: Steps) -> None:
+    for number in range(tasks.EVENTS_A_HINT + 5):
+        store(f"evt_{number}", object_id=f"in_{number}")
+    tasks.apply_event("evt_0")
+    assert len(steps.done) == tasks.EVENTS_A_HINT
+
+
+def test_the_next_event_is_one_that_nobody_is_in_the_way_of() -> None:
+    assert next_due_event(NOW) is None
+    store("evt_1")
+    store("evt_2")
+    claim_event("evt_1", now=NOW)
+    assert next_due_event(NOW) is None
+    store("evt_3", object_id="in_3", try_at=at(60))
+    store("evt_4", object_id="in_4", try_at=at(30))
+    assert next_due_event(at(29)) is None
+    assert next_due_event(at(30)) == "evt_4"
+    assert next_due_event(NOW + LEASE) == "evt_1"
 
 
 def test_an_event_that_fails_is_tried_later_and_later_and_then_left_to_a_person(

@@ -21,7 +21,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(settings.REDIS_URL) as client:
         client.delete(QUEUE)
         yield client
-        hurrying._broker.forget()
+        hurrying._broker.connections.forget()
         client.delete(QUEUE)
 
 
@@ -35,6 +35,19 @@ def test_a_hint_gets_to_the_workers(broker: redis.Redis) -> None:
         assert hurry(apply_event, f"evt_{number}")
     assert broker.llen(QUEUE) == 3
     assert b"payments.tasks.apply_event" in (broker.lpop(QUEUE) or "")
+
+
+def test_no_more_hints_are_sent_than_workers_can_follow(
+    broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send_at(seconds: float) -> list[bool]:
+        monkeypatch.setattr("payments.hurrying.time.monotonic", lambda: 1000 + seconds)
+        return [hurry(apply_event, "evt_1") for _ in range(50)]
+
+    assert send_at(0) == [True] * 20 + [False] * 30
+    assert send_at(0.25) == [True] * 5 + [False] * 45
+    assert send_at(60) == [True] * 20 + [False] * 30
+    assert broker.llen(QUEUE) == 45
 
 
 def test_a_broker_that_is_not_there_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,6 +81,6 @@ def test_a_broker_that_is_back_gets_hints_again(
 def test_a_connection_that_was_cut_is_made_anew(broker: redis.Redis) -> None:
     assert hurry(apply_event, "evt_1")
     broker.client_kill_filter(_type="normal", skipme=True)
-    assert hurry(apply_event, "evt_2") or hurrying._broker.connection is None
+    assert hurry(apply_event, "evt_2") or hurrying._broker.connections.connection is None
     hurrying._broker.silent_until = 0
     assert hurry(apply_event, "evt_3")
