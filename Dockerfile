@@ -20,4 +20,4 @@ RUN DATABASE_URL=postgres://build DATABASE_OWNER_URL=postgres://build REDIS_URL=
 
 USER soulbox
 ENV PYTHONUNBUFFERED=1
-CMD ["gunicorn", "soulbox.wsgi", "--workers", "2", "--bind", "0.0.0.0:8000", "--no-control-socket"]
+CMD ["gunicorn", "soulbox.wsgi", "--workers", "2", "--threads", "4", "--bind", "0.0.0.0:8000", "--no-control-socket"]

@@ -38,13 +38,21 @@ else:
     STREAM_REDIS_URL = environment.text("STREAM_REDIS_URL") or REDIS_URL
     CACHE_REDIS_URL = environment.text("CACHE_REDIS_URL") or REDIS_URL
 
+CONNECTION_AGE_S = 60
+
 
 def _database(url: str, **more: str) -> dict[str, object]:
     # A cut connection is noticed, and a locked row does not hold a worker for ever.
     parameters = {"lock_timeout": "30s", **more}
     options = " ".join(f"-c {name}={value}" for name, value in parameters.items())
     return {
-        **dj_database_url.parse(url, engine="psqlextra.backend", conn_health_checks=True),
+        **dj_database_url.parse(
+            url,
+            engine="psqlextra.backend",
+            # Opening one takes longer than storing a webhook.
+            conn_max_age=CONNECTION_AGE_S,
+            conn_health_checks=True,
+        ),
         "OPTIONS": {"connect_timeout": 5, "options": options},
     }
 
