@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from pytest_django.fixtures import Settings
 
-from tests.faults.payment_month import HELD_S, Outcome, run_month, warm_up
+from tests.faults.payment_month import LONG_S, Outcome, run_month, warm_up
 from tests.local_stripe import API_KEY, LocalStripe
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(36000)]
@@ -26,8 +26,7 @@ def stripe(settings: Settings) -> Iterator[LocalStripe]:
     with LocalStripe() as server:
         settings.STRIPE_API_KEY = API_KEY
         settings.STRIPE_API_BASE = server.url
-        # Shorter than an answer that is held.
-        settings.STRIPE_TIMEOUT_S = HELD_S / 2
+        settings.STRIPE_TIMEOUT_S = LONG_S
         yield server
 
 
