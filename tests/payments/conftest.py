@@ -6,6 +6,8 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from tests.local_stripe import API_KEY, SECRET, LocalStripe
+from tests.payments import platform_here
+from tests.payments.platform_here import Platform
 
 PATIENCE_S = 0.4
 """How long a call to the local server may take, of which an answer that is held takes longer."""
@@ -34,3 +36,12 @@ def stripe(local_stripe: LocalStripe, settings: Settings) -> LocalStripe:
     settings.STRIPE_WEBHOOK_SECRETS = [SECRET]
     settings.STRIPE_TIMEOUT_S = PATIENCE_S
     return local_stripe
+
+
+@pytest.fixture
+def platform(settings: Settings) -> Iterator[Platform]:
+    """A platform that says yes, and is asked through the hook."""
+    platform = Platform()
+    settings.PLATFORM_HOOK_URL, settings.PLATFORM_HOOK_SECRET = platform.url, platform_here.SECRET
+    yield platform
+    platform.stop()

@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from uuid import UUID
 
 import pytest
@@ -13,67 +11,17 @@ from pytest_django.fixtures import Settings
 
 from billing.models import Account
 from payments.models import PlatformRequest
-from payments.platform_hook import SIGNATURE
 from payments.services import platform_requests
 from payments.services.pausing import FIRST_PAUSE, LONGEST_PAUSE
 from payments.services.platform_requests import LEASE, ask_platform, due_requests, send_request
 from payments.signatures import SignatureRefusedError, check_signature
 from tests.billing.usage import open_account
+from tests.payments.platform_here import SECRET, Platform
 
 pytestmark = pytest.mark.django_db
 
 NOW = datetime(2026, 6, 15, 0, 15, tzinfo=UTC)
-SECRET = "platform-secret"  # noqa: S105 - signs what only this test receives
 STOP, RESUME = PlatformRequest.Action.STOP, PlatformRequest.Action.RESUME
-
-
-class Platform:
-    """A platform on this machine, that notes what it is asked."""
-
-    def __init__(self) -> None:
-        self.status = 204
-        self.location = ""
-        self.asked: list[tuple[str, str, bytes]] = []
-        self.meanwhile: Callable[[], object] = lambda: None
-        platform = self
-
-        class Handler(BaseHTTPRequestHandler):
-            timeout = 5
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                platform.asked.append((self.path, self.headers.get(SIGNATURE, ""), body))
-                platform.meanwhile()
-                self.send_response(platform.status)
-                if platform.location:
-                    self.send_header("Location", platform.location)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_words: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    @property
-    def told(self) -> list[str]:
-        return [json.loads(body)["action"] for _, _, body in self.asked]
-
-
-@pytest.fixture
-def platform(settings: Settings) -> Iterator[Platform]:
-    platform = Platform()
-    settings.PLATFORM_HOOK_URL, settings.PLATFORM_HOOK_SECRET = platform.url, SECRET
-    yield platform
-    platform.stop()
 
 
 def sweep(now: datetime) -> list[bool]:
