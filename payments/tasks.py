@@ -48,7 +48,7 @@ def collect(collection_id: str) -> None:
         if not take_step(UUID(collection_id), now=datetime.now(UTC)):
             break
     # Paid, it may have ended the account's suspension.
-    hurry_account(Collection.objects.values_list("account", flat=True).get(pk=collection_id))
+    _hurry_platform(Collection.objects.values_list("account", flat=True).get(pk=collection_id))
 
 
 @shared_task(name="payments.tasks.sweep_dunning")
@@ -76,10 +76,13 @@ def tell_expiring_cards() -> None:
 
 def hurry_account(account_id: UUID) -> None:
     """Have what is due of an account done soon: the sweeps would, up to 15 s later."""
-    now = datetime.now(UTC)
-    for collection_id in due_steps_of(account_id, now):
+    for collection_id in due_steps_of(account_id, datetime.now(UTC)):
         hurry(collect, str(collection_id))
-    for request_id in due_requests(now, account_id=account_id):
+    _hurry_platform(account_id)
+
+
+def _hurry_platform(account_id: UUID) -> None:
+    for request_id in due_requests(datetime.now(UTC), account_id=account_id):
         hurry(send_platform_request, str(request_id))
 
 

@@ -14,6 +14,8 @@ from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.checks import Warning as CheckWarning
 from django.db import OperationalError, connections
 
+from payments.platform_hook import fault_of
+
 OLDEST_POSTGRESQL = 15
 OLDEST_REDIS = (6, 2)
 REDIS_TIMEOUT_S = 3
@@ -29,6 +31,7 @@ REDIS_IS_SILENT = "soulbox.E007"
 MAIL_IS_NOT_SENT = "soulbox.W001"
 SENDER_IS_NO_ADDRESS = "soulbox.W002"
 SECOND_FACTOR_IS_OFF = "soulbox.W003"
+PLATFORM_IS_NOT_ASKED = "soulbox.W004"
 
 # Not unsafe, only not there: a server may still come, and is looked at then.
 SILENT = {POSTGRESQL_IS_SILENT, REDIS_IS_SILENT}
@@ -103,6 +106,19 @@ def staff_give_a_second_factor(
             id=SECOND_FACTOR_IS_OFF,
         )
     ]
+
+
+@register()
+def platform_can_be_asked(
+    app_configs: Sequence[AppConfig] | None, **_options: Any
+) -> list[CheckMessage]:
+    """Warn where the platform's hook is given, and nothing would be sent to it."""
+    del app_configs
+    if not settings.PLATFORM_HOOK_URL:
+        return []
+    fault = fault_of(settings.PLATFORM_HOOK_URL, settings.PLATFORM_HOOK_SECRET)
+    hint = "Set PLATFORM_HOOK_URL and PLATFORM_HOOK_SECRET; docs/payments.md says what is sent."
+    return [CheckWarning(fault, hint=hint, id=PLATFORM_IS_NOT_ASKED)] if fault else []
 
 
 @register(Tags.database)

@@ -17,7 +17,9 @@ from django.db import connections
 from pytest_django.fixtures import Settings
 
 from soulbox.checks import (
+    PLATFORM_IS_NOT_ASKED,
     SECOND_FACTOR_IS_OFF,
+    platform_can_be_asked,
     postgresql_problems,
     redis_problems,
     staff_give_a_second_factor,
@@ -256,3 +258,19 @@ def test_an_admin_behind_a_password_alone_is_warned_of_in_the_open(
     settings.DEBUG = debug
     found = [message.id for message in staff_give_a_second_factor(None)]
     assert found == ([SECOND_FACTOR_IS_OFF] if warned else [])
+
+
+@pytest.mark.parametrize(
+    ("url", "secret", "found"),
+    [
+        ("", "", []),
+        ("https://platform.example.com/hook", "secret", []),
+        ("https://platform.example.com/hook", "", [PLATFORM_IS_NOT_ASKED]),
+        ("platform.example.com/hook", "secret", [PLATFORM_IS_NOT_ASKED]),
+    ],
+)
+def test_a_platforms_hook_that_nothing_is_sent_to_is_warned_of(
+    settings: Settings, url: str, secret: str, found: list[str]
+) -> None:
+    settings.PLATFORM_HOOK_URL, settings.PLATFORM_HOOK_SECRET = url, secret
+    assert [message.id for message in platform_can_be_asked(None)] == found
