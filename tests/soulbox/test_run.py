@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -15,12 +16,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 
 import pytest
+from stripe import StripeClient
 
+from soulbox import stripe_here
 from soulbox.embedded import Embedded
 from soulbox.run import NoFreePortError, free_port
+from tests.local_stripe import LocalStripe
 from tests.soulbox.processes import PROJECT, descendants, wait_for_end
 
 WEB_PORT = 18700
@@ -133,6 +138,42 @@ def test_run_serves_behind_its_logins_and_stops_on_ctrl_c(start_run: Callable[[]
     for pid in below:
         wait_for_end(pid)
     assert run.process.returncode == 0
+
+
+@pytest.mark.timeout(300)
+def test_a_card_added_at_the_local_stripe_is_the_accounts(
+    start_run: Callable[[], Run], home: Path
+) -> None:
+    """Over the API, Stripe's page, its webhook and a worker, as in production."""
+    run = start_run()
+    run.wait_until_it_answers()
+    web = run.find(r"(http://\S+)/admin/")
+    methods = f"{web}/api/v1/payment-methods"
+    key = run.find(r"Bearer (\S+)'")
+    assert _json(methods, key) == []
+    assert _json(methods, key, flow="portal")["portal_url"].startswith("http://127.0.0.1:")
+    here = stripe_here.read(home)
+    assert here
+    sdk = StripeClient(here.api_key, base_addresses={"api": here.url})
+    [customer] = sdk.v1.customers.list().data
+    stripe = LocalStripe()
+    stripe.url = here.url
+    stripe.attach(customer.id)
+    while not (found := _json(methods, key)):
+        time.sleep(0.2)
+    assert [(card["brand"], card["last4"], card["is_default"]) for card in found] == [
+        ("visa", "4242", True)
+    ]
+
+
+def _json(address: str, key: str, **said: str) -> Any:
+    request = urllib.request.Request(  # noqa: S310 - our own address
+        address,
+        data=json.dumps(said).encode() if said else None,
+        headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as answer:  # noqa: S310 - our own address
+        return json.loads(answer.read())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
