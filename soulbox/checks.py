@@ -32,6 +32,7 @@ MAIL_IS_NOT_SENT = "soulbox.W001"
 SENDER_IS_NO_ADDRESS = "soulbox.W002"
 SECOND_FACTOR_IS_OFF = "soulbox.W003"
 PLATFORM_IS_NOT_ASKED = "soulbox.W004"
+WEBHOOKS_ARE_REFUSED = "soulbox.W005"
 
 # Not unsafe, only not there: a server may still come, and is looked at then.
 SILENT = {POSTGRESQL_IS_SILENT, REDIS_IS_SILENT}
@@ -88,6 +89,24 @@ def mail_is_sent(app_configs: Sequence[AppConfig] | None, **_options: Any) -> li
             )
         ]
     return []
+
+
+@register()
+def webhooks_are_believed(
+    app_configs: Sequence[AppConfig] | None, **_options: Any
+) -> list[CheckMessage]:
+    """Warn where Stripe is asked for money, and cannot tell what became of it."""
+    del app_configs
+    is_deaf = settings.STRIPE_API_KEY and not settings.STRIPE_WEBHOOK_SECRETS
+    if not is_deaf or settings.EMBEDDED is not None:
+        return []
+    return [
+        CheckWarning(
+            "STRIPE_API_KEY is set and STRIPE_WEBHOOK_SECRET is not: what Stripe tells is refused.",
+            hint="Set STRIPE_WEBHOOK_SECRET to the signing secret of the webhook endpoint.",
+            id=WEBHOOKS_ARE_REFUSED,
+        )
+    ]
 
 
 @register(Tags.security)

@@ -20,9 +20,11 @@ from soulbox.checks import (
     PLATFORM_IS_NOT_ASKED,
     SECOND_FACTOR_IS_OFF,
     platform_can_be_asked,
+    WEBHOOKS_ARE_REFUSED,
     postgresql_problems,
     redis_problems,
     staff_give_a_second_factor,
+    webhooks_are_believed,
 )
 from soulbox.embedded import APPLICATION_ROLE, OWNER_ROLE
 from soulbox.keeper import redis_program
@@ -274,3 +276,22 @@ def test_a_platforms_hook_that_nothing_is_sent_to_is_warned_of(
 ) -> None:
     settings.PLATFORM_HOOK_URL, settings.PLATFORM_HOOK_SECRET = url, secret
     assert [message.id for message in platform_can_be_asked(None)] == found
+
+
+@pytest.mark.parametrize(
+    ("key", "secrets", "embedded", "warned"),
+    [
+        ("rk_live_1", [], None, True),
+        ("rk_live_1", ["whsec_1"], None, False),
+        ("", [], None, False),
+        ("rk_live_1", [], object(), False),
+    ],
+)
+def test_webhooks_that_would_be_refused_are_warned_of(
+    settings: Settings, key: str, secrets: list[str], embedded: object, *, warned: bool
+) -> None:
+    settings.STRIPE_API_KEY, settings.STRIPE_WEBHOOK_SECRETS = key, secrets
+    settings.EMBEDDED = embedded
+    found = webhooks_are_believed(None)
+    assert [message.id for message in found] == ([WEBHOOKS_ARE_REFUSED] if warned else [])
+    assert all("STRIPE_WEBHOOK_SECRET" in str(message.hint) for message in found)
