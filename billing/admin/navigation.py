@@ -66,6 +66,7 @@ GROUPS: Mapping[str, Iterable[Entry]] = {
         _list_of("Payment methods", "credit_card", "payments.paymentmethod"),
         _list_of("Dunning schedule", "event_repeat", "payments.dunningstep"),
         _list_of("Platform requests", "dns", "payments.platformrequest"),
+        _list_of("Webhook events", "webhook", "payments.webhookevent"),
         _list_of("Reconciliations", "balance", "payments.reconciliation"),
     ),
     "Metering": (

@@ -5,6 +5,7 @@ import payments.admin.collections
 import payments.admin.customers
 import payments.admin.differences
 import payments.admin.disputes
+import payments.admin.events
 import payments.admin.invoices
 import payments.admin.payments
 import payments.admin.platform_requests

@@ -75,6 +75,7 @@ WRITE: dict[Role, frozenset[str]] = {
         "payments.add_dunningstep",
         "payments.change_dunningstep",
         "payments.delete_dunningstep",
+        "payments.replay_webhookevent",
     },
     Role.SUPPORT: frozenset(),
     Role.OPERATOR: frozenset(
@@ -83,6 +84,7 @@ WRITE: dict[Role, frozenset[str]] = {
             "billing.add_apikey",
             "billing.change_apikey",
             "payments.change_customer",
+            "payments.replay_webhookevent",
             "metering.change_host",
             "metering.change_sandbox",
             "metering.add_meteringkey",

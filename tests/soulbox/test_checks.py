@@ -19,8 +19,8 @@ from pytest_django.fixtures import Settings
 from soulbox.checks import (
     PLATFORM_IS_NOT_ASKED,
     SECOND_FACTOR_IS_OFF,
-    platform_can_be_asked,
     WEBHOOKS_ARE_REFUSED,
+    platform_can_be_asked,
     postgresql_problems,
     redis_problems,
     staff_give_a_second_factor,

@@ -26,6 +26,7 @@ from metering.models import Host, Sandbox
 from payments.models import Collection, Customer, Difference, DunningStep
 from payments.services.offline import Transfer, record_offline_payment
 from tests.billing.usage import AFTER_MAY, NOON, bill, open_account, record_usage
+from tests.payments.signed_events import store
 
 
 def waiting_correction() -> Correction:
@@ -58,6 +59,7 @@ def rows_of_payments(account: Account) -> list[Model]:
         ),
         DunningStep.objects.all()[0],
         record_offline_payment(account.pk, transfer, user_id=None, now=AFTER_MAY),
+        store(),
     ]
 
 

@@ -117,6 +117,10 @@ DONE_BY: dict[str, dict[str, set[Role]]] = {
     "payments.difference": {"settle": MONEY},
     "payments.dunningstep": {"add": {MANAGER}, "change": {MANAGER}, "delete": {MANAGER}},
     "payments.payment": {"add": MONEY},
+    "payments.webhookevent": {
+        "apply_again": {MANAGER, OPERATOR},
+        "apply_chosen_again": {MANAGER, OPERATOR},
+    },
     "metering.meteringkey": {"add": METERING, "revoke": METERING},
     "metering.sandbox": {"change": METERING},
 }
