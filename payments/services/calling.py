@@ -100,6 +100,11 @@ def next_number(account_id: UUID, operation: str) -> int:
     return calls.count() + 1
 
 
+def note_done(call: ProviderCall) -> None:
+    """Write down that a call without an answer was looked for, and found to be done."""
+    ProviderCall.objects.filter(pk=call.pk).update(outcome=ProviderCall.Outcome.DONE)
+
+
 MOST_GENERATIONS = 50
 """Of one call's key: it is asked for anew so often at most."""
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from billing.models import Subscription
 from billing.services import (
@@ -20,7 +20,7 @@ from billing.services import (
     resume_subscription,
     take_provider_period,
 )
-from payments.models import Difference, FeeSubscription
+from payments.models import Difference, FeeSubscription, ProviderCall
 from payments.provider import ProviderSubscription
 from payments.services.differences import Found, note_difference
 from payments.services.providing import provider
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 ENDED = frozenset({"canceled", "incomplete_expired"})
 """Stripe's words for a subscription that asks for nothing any more."""
+MOVE, ENDS = "move", "ends"
+"""What we ask of a subscription, in the names of the calls: another price; to end or go on."""
 
 
 def take_subscription(subscription_id: str, *, now: datetime) -> bool:
@@ -55,6 +57,17 @@ def fee_subscription_of(found: ProviderSubscription) -> FeeSubscription | None:
     return FeeSubscription.objects.filter(pk=named, provider_id__isnull=True).first()
 
 
+def asked_of(fees: FeeSubscription, what: str) -> QuerySet[ProviderCall]:
+    """Return the calls that asked it of the provider, the newest first."""
+    return ProviderCall.objects.filter(key__startswith=f"{fees.pk}-{what}-").order_by("-pk")
+
+
+def is_asking(fees: FeeSubscription, what: str) -> bool:
+    """Return whether the last call that asked it was not answered with yes."""
+    last = asked_of(fees, what).first()
+    return last is not None and last.outcome != ProviderCall.Outcome.DONE
+
+
 def take_over(fees: FeeSubscription, found: ProviderSubscription, *, now: datetime) -> None:
     """Take over how `found`, the account's subscription at the provider, stands. Repeatable."""
     has_ended = found.status in ENDED
@@ -65,6 +78,8 @@ def take_over(fees: FeeSubscription, found: ProviderSubscription, *, now: dateti
             return
         renewed = fees.period_start != found.period.start
         ends_there = found.cancels_at_period_end and not has_ended
+        # While we ask, how it stands there is not what somebody wants: it is what was before.
+        ends_wanted = fees.asked_to_end if is_asking(fees, ENDS) else ends_there
         was_asked = fees.asked_to_end
         FeeSubscription.objects.filter(pk=fees.pk).update(
             provider_id=found.id,
@@ -72,18 +87,19 @@ def take_over(fees: FeeSubscription, found: ProviderSubscription, *, now: dateti
             period_start=found.period.start,
             period_end=found.period.end,
             paid_price_id=found.price_id if renewed else fees.paid_price_id,
-            asked_to_end=has_ended or ends_there,
+            asked_to_end=has_ended or ends_wanted,
             ended_at=(found.ended_at or now) if has_ended else None,
             looked_at=now,
         )
         _follow(fees.account_id, found, now=now)
         if has_ended:
             _end_ours(fees, now=now)
-        elif ends_there != was_asked:
-            _end_or_resume_ours(fees, ends=ends_there, now=now)
+        elif ends_wanted != was_asked:
+            _end_or_resume_ours(fees, ends=ends_wanted, now=now)
     if has_ended:
         give_back_unused_fees(fees.account_id, now=now)
-    if found.price_id != fees.asked_price_id and not has_ended:
+    is_other = found.price_id != fees.asked_price_id and not is_asking(fees, MOVE)
+    if is_other and not has_ended:
         _note_price(fees, found, now=now)
 
 

@@ -16,7 +16,7 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
 from billing.models import Subscription
 from metering.period import WINDOW
-from payments.models import Difference, FeeSubscription
+from payments.models import Difference, FeeSubscription, ProviderCall
 from payments.provider import (
     NotFoundError,
     ProviderError,
@@ -24,11 +24,17 @@ from payments.provider import (
     RefusedError,
     SubscriptionOrder,
 )
-from payments.services.calling import Call, is_repeatable, last_call, make_call
+from payments.services.calling import Call, is_repeatable, last_call, make_call, note_done
 from payments.services.customers import ensure_customer
 from payments.services.differences import Found, note_difference
 from payments.services.pausing import pause_after
-from payments.services.provider_subscriptions import take_over
+from payments.services.provider_subscriptions import (
+    ENDS,
+    MOVE,
+    asked_of,
+    is_asking,
+    take_over,
+)
 from payments.services.providing import is_set_up, provider
 
 logger = logging.getLogger(__name__)
@@ -204,14 +210,28 @@ def _step(fees: FeeSubscription, want: Wanted, *, now: datetime) -> None:
     if not want.price_now:
         _end(fees, now=now)
         return
-    if want.price_now not in {fees.paid_price_id, ""} and fees.asked_price_id != want.price_now:
+    found = _bring_price_in_step(fees, found, want, now=now)
+    ends = not want.price_next
+    if found.cancels_at_period_end != ends or is_asking(fees, ENDS):
+        _let_end(fees, ends=ends, now=now)
+
+
+def _bring_price_in_step(
+    fees: FeeSubscription, found: ProviderSubscription, want: Wanted, *, now: datetime
+) -> ProviderSubscription:
+    moving = asked_of(fees, MOVE).first() if is_asking(fees, MOVE) else None
+    if moving and found.price_id == fees.asked_price_id:
+        note_done(moving)
+        moving = None
+    _note_paid(fees)
+    is_at_once = want.price_now not in {fees.paid_price_id, ""}
+    if is_at_once and (moving or fees.asked_price_id != want.price_now):
         # At once: the rest of the period is charged, less what was paid for it.
         found = _move(fees, found, want.price_now, want.tier, at_once=True, now=now)
-    if want.price_next and fees.asked_price_id != want.price_next:
+        moving = None
+    if want.price_next and (moving or fees.asked_price_id != want.price_next):
         found = _move(fees, found, want.price_next, want.tier, at_once=False, now=now)
-    ends = not want.price_next
-    if found.cancels_at_period_end != ends:
-        _let_end(fees, ends=ends, now=now)
+    return found
 
 
 def _make(fees: FeeSubscription, want: Wanted, *, now: datetime) -> ProviderSubscription:
@@ -243,33 +263,59 @@ def _move(
     at_once: bool,
     now: datetime,
 ) -> ProviderSubscription:
-    # Asked for first, so that the event about it is known for ours.
-    _ask(fees, asked_price_id=price_id)
-    when = "now" if at_once else f"{fees.period_end:%Y%m%d}"
-    key = f"{fees.pk}-{found.price_id}-{price_id}-{when}-{fees.period_start:%Y%m%d}"
-    asked = {"price": price_id, "at_once": at_once}
-    moved = make_call(
-        _call(fees, key, "subscriptions.update", asked),
-        lambda once: provider().change_subscription(
+    when = "now" if at_once else "next"
+    key = _key(fees, MOVE, f"{tier}-{price_id}-{when}-{fees.period_start:%Y%m%d}")
+
+    def change(once: str) -> ProviderSubscription:
+        # Before it is asked, so that the event about it is known for ours; after the call was
+        # written down, so that whoever follows knows that it may not have been asked.
+        _ask(fees, asked_price_id=price_id)
+        return provider().change_subscription(
             found, price_id=price_id, metadata={"tier": tier}, at_once=at_once, key=once
-        ),
-        now=now,
-    )
-    if at_once:
-        FeeSubscription.objects.filter(pk=fees.pk).update(paid_price_id=price_id)
-        fees.paid_price_id = price_id
+        )
+
+    asked = {"price": price_id, "at_once": at_once}
+    moved = make_call(_call(fees, key, "subscriptions.update", asked), change, now=now)
+    _note_paid(fees)
     return moved
+
+
+def _note_paid(fees: FeeSubscription) -> None:
+    """Write down what the period is paid at, when it was changed at once."""
+    last = asked_of(fees, MOVE).first()
+    if last is None or last.outcome != ProviderCall.Outcome.DONE:
+        return
+    if f"-{fees.asked_price_id}-now-{fees.period_start:%Y%m%d}" in last.key:
+        FeeSubscription.objects.filter(pk=fees.pk).update(paid_price_id=fees.asked_price_id)
+        fees.paid_price_id = fees.asked_price_id
 
 
 def _let_end(fees: FeeSubscription, *, ends: bool, now: datetime) -> None:
     subscription_id = str(fees.provider_id)
-    _ask(fees, asked_to_end=ends)
-    key = f"{fees.pk}-ends-{ends}-{now:%Y%m%d%H%M}"
-    make_call(
-        _call(fees, key, "subscriptions.update", {"cancel_at_period_end": ends}),
-        lambda once: provider().cancel_subscription(subscription_id, at_period_end=ends, key=once),
-        now=now,
+
+    def change(once: str) -> ProviderSubscription:
+        _ask(fees, asked_to_end=ends)
+        return provider().cancel_subscription(subscription_id, at_period_end=ends, key=once)
+
+    call = _call(
+        fees, _key(fees, ENDS, str(ends)), "subscriptions.update", {"cancel_at_period_end": ends}
     )
+    make_call(call, change, now=now)
+
+
+def _key(fees: FeeSubscription, what: str, how: str) -> str:
+    """Return the name of a call: the last one's while that has no answer, else a new one.
+
+    The same is asked for many times in a period, whenever the customer changes their mind.
+    """
+    asked = asked_of(fees, what)
+    last = asked.first()
+    if last and last.outcome in {ProviderCall.Outcome.OPEN, ProviderCall.Outcome.BROKEN}:
+        # Without the number of its generation.
+        name = last.key.partition(".")[0]
+        if name.endswith(f"-{how}"):
+            return name
+    return f"{fees.pk}-{what}-{asked.count() + 1}-{how}"
 
 
 def _end(fees: FeeSubscription, *, now: datetime) -> None:

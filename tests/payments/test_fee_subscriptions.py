@@ -206,3 +206,61 @@ def test_enterprise_is_refused_and_developer_needs_none(stripe: LocalStripe) -> 
 
 def sub_id() -> str:
     return str(FeeSubscription.objects.get().provider_id)
+
+
+LOST = ["timeout_before", "timeout_after_success", "500_before", "500_after_success", "429", "409"]
+
+
+def change_with(stripe: LocalStripe, kind: str, later: datetime) -> None:
+    stripe.fault(kind, "PostSubscriptionsSubscriptionExposedId", seconds=0.6)
+    for minutes in range(0, 6, 2):
+        in_step(stripe, later + timedelta(minutes=minutes))
+
+
+@pytest.mark.parametrize("kind", LOST)
+def test_an_upgrade_without_an_answer_is_made_up_for(stripe: LocalStripe, kind: str) -> None:
+    account = subscribed(stripe)
+    later = STARTED + 10 * DAY
+    choose_plan(account.pk, plan_code="team", now=later)
+    change_with(stripe, kind, later)
+    assert provider().subscription(sub_id()).price_id == TEAM
+    assert FeeSubscription.objects.get().paid_price_id == TEAM
+    assert len(fees_of(account)) == len(stripe.charges()) == 2
+    assert not Difference.objects.exists()
+
+
+@pytest.mark.parametrize("kind", LOST)
+def test_a_cancellation_without_an_answer_is_made_up_for(stripe: LocalStripe, kind: str) -> None:
+    account = subscribed(stripe)
+    later = STARTED + 10 * DAY
+    cancel_subscription(account.pk, now=later)
+    change_with(stripe, kind, later)
+    assert Subscription.objects.get(account=account).expires_at == STARTED.replace(month=6)
+    assert provider().subscription(sub_id()).cancels_at_period_end
+    # What staff does there afterwards is followed all the same.
+    stripe.ask("POST", f"subscriptions/{sub_id()}/cancel", at_period_end=False)
+    in_step(stripe, later + DAY)
+    assert FeeSubscription.objects.get().ended_at
+
+
+def test_a_plan_that_goes_back_and_forth_is_the_last_one_at_the_provider(
+    stripe: LocalStripe,
+) -> None:
+    account = subscribed(stripe, "team")
+    for hours, plan in enumerate(("professional", "team", "professional")):
+        later = STARTED + 10 * DAY + timedelta(hours=hours)
+        choose_plan(account.pk, plan_code=plan, now=later)
+        in_step(stripe, later)
+    assert provider().subscription(sub_id()).price_id == PRO
+
+
+def test_a_cancellation_is_taken_back_and_made_again_in_one_minute(stripe: LocalStripe) -> None:
+    account = subscribed(stripe)
+    for seconds, change in enumerate(
+        (cancel_subscription, resume_subscription, cancel_subscription)
+    ):
+        later = STARTED + DAY + timedelta(seconds=seconds)
+        change(account.pk, now=later)
+        in_step(stripe, later)
+    assert Subscription.objects.get(account=account).expires_at
+    assert provider().subscription(sub_id()).cancels_at_period_end
