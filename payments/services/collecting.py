@@ -110,7 +110,11 @@ def _rest(collection: Collection, bill: ProviderBill, *, now: datetime) -> bool:
             )
             make_call(call, lambda once: provider().write_off_bill(bill.id, key=once), now=now)
         Collection.objects.filter(pk=collection.pk).update(written_off_at=now)
-    Collection.objects.filter(pk=collection.pk).update(try_at=None)
+    with transaction.atomic():
+        # Another try, or that it is to be taken back, may have been asked for since we looked.
+        lock_account(collection.account_id)
+        if not collection.attempts.filter(LIVE_ATTEMPT).exists():
+            Collection.objects.filter(pk=collection.pk, void_reason="").update(try_at=None)
     return False
 
 
