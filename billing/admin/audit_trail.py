@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pgtrigger
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.auth import get_user_model
@@ -15,7 +16,7 @@ from django.utils.safestring import SafeString
 
 from billing.admin.asking import MISSING, link_to
 from billing.models import AuditTrail
-from billing.models.audit import AUDITED
+from billing.models.audit import Audited
 from metering.pages import ReadOnlyPage
 
 SYSTEM = "system"
@@ -26,7 +27,11 @@ _MODELS: dict[str, type[Model]] = {
     if not model._meta.proxy  # noqa: SLF001 - the same
 }
 _TABLES = sorted(
-    {model._meta.db_table for model in AUDITED}  # noqa: SLF001 - the same
+    {
+        model._meta.db_table  # noqa: SLF001 - the same
+        for model, trigger in pgtrigger.registered()
+        if isinstance(trigger, Audited)
+    }
     | {"billing_invoice", "billing_creditgrant"}
 )
 

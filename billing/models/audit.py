@@ -28,19 +28,21 @@ NOT_AUDITED = {
     # A secret, and a sign of life.
     "auth_user": ("password", "last_login"),
 }
-"""By table: columns whose change alone is no entry, and that no entry shows."""
+"""By table of ours: columns whose change alone is no entry, and that no entry shows."""
 
 
 class Audited(pgtrigger.Trigger):
     """Keeps each change of a table's rows. `billing_audit` is made by the trail's migration."""
 
+    left_out: tuple[str, ...] = ()
+    """As NOT_AUDITED, for tables of other apps: of a class of their own."""
     when = pgtrigger.After
     operation = pgtrigger.Insert | pgtrigger.Update | pgtrigger.Delete
 
     def get_func(self, model: models.Model) -> str:
         """Return the trigger's body."""
         table = model._meta.db_table  # noqa: SLF001 - Django's public name for it
-        left_out = ", ".join(f"'{name}'" for name in NOT_AUDITED.get(table, ()))
+        left_out = ", ".join(f"'{name}'" for name in (*self.left_out, *NOT_AUDITED.get(table, ())))
         return (
             "PERFORM billing_audit(TG_TABLE_NAME, TG_OP, to_jsonb(OLD), to_jsonb(NEW), "
             f"ARRAY[{left_out}]::text[]); RETURN NULL;"

@@ -6,7 +6,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.db.models import Count, QuerySet, Sum
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 from unfold.widgets import UnfoldAdminSingleDateWidget  # type: ignore[import-untyped]
 
@@ -14,6 +14,7 @@ from billing.admin.asking import (
     MISSING,
     CheckedForm,
     ServicePage,
+    button,
     decimal_field,
     link_to,
     money,
@@ -21,6 +22,7 @@ from billing.admin.asking import (
 )
 from billing.admin.listing import Totals, WithTotals, grouped_money
 from metering.pages import ReadOnlyRows
+from payments.admin.refunds import PROPOSE_RIGHT, RefundsInside, refund_button
 from payments.models import Allocation, Dispute, Payment
 from payments.services.offline import MOST_CHARACTERS, Transfer, record_offline_payment
 
@@ -135,7 +137,8 @@ class PaymentAdmin(WithTotals[Payment], ServicePage[Payment]):
     )
     autocomplete_fields = ("account",)
     date_hierarchy = "received_at"
-    inlines = (AllocationsInside, DisputesInside)
+    inlines = (AllocationsInside, RefundsInside, DisputesInside)
+    actions_detail = ("give_back",)
     add_fieldsets = (
         (
             None,
@@ -170,6 +173,11 @@ class PaymentAdmin(WithTotals[Payment], ServicePage[Payment]):
     def get_inlines(self, request: HttpRequest, obj: Payment | None = None) -> Any:
         """Return the rows of a payment that is there."""
         return super().get_inlines(request, obj) if obj else ()
+
+    @button("Refund", right=PROPOSE_RIGHT)
+    def give_back(self, request: HttpRequest, payment: Payment) -> HttpResponse:
+        """Give a part of it back, or all."""
+        return refund_button(self, request, payment)
 
     def save_model(
         self, request: HttpRequest, obj: Payment, form: forms.ModelForm[Payment], change: Any

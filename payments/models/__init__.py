@@ -1,3 +1,4 @@
+from payments.models.audit import AUDITED
 from payments.models.collecting import (
     LIVE_ATTEMPT,
     LIVE_COLLECTION,
@@ -14,6 +15,7 @@ from payments.models.money import Allocation, Dispute, Payment, Refund
 from payments.models.subscriptions import FeeSubscription
 
 __all__ = [
+    "AUDITED",
     "LIVE_ATTEMPT",
     "LIVE_COLLECTION",
     "Allocation",

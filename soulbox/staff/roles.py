@@ -55,8 +55,11 @@ _FINANCE = frozenset(
         "billing.change_budget",
         # Draft, finalise, retry its payment, send its e-mails again.
         "billing.change_invoice",
-        # Record a payment; collect anew what the provider refused; settle differences.
+        # Record a payment, propose a refund, mark one as done that was approved; collect anew what
+        # the provider refused; settle differences.
         "payments.add_payment",
+        "payments.add_refund",
+        "payments.change_refund",
         "payments.change_collection",
         "payments.change_difference",
         # Bring customers up to date at the provider.
@@ -72,6 +75,7 @@ WRITE: dict[Role, frozenset[str]] = {
         "billing.write_off_invoice",
         "billing.approve_correction",
         "billing.park_account",
+        "payments.approve_refund",
         "payments.add_dunningstep",
         "payments.change_dunningstep",
         "payments.delete_dunningstep",

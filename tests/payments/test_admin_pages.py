@@ -11,7 +11,7 @@ from django.db.models import Model
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from billing.models import Account
+from billing.models import Account, AuditTrail
 from payments.models import (
     Collection,
     Customer,
@@ -183,9 +183,18 @@ def test_a_card_that_expired_says_so(finance: Client) -> None:
 def test_the_schedule_is_changed_in_rows(finance: Client) -> None:
     finance.post(page(DunningStep, "add"), {"after_days": "21", "action": "retry"})
     step = DunningStep.objects.get(after_days=21)
-    finance.post(page(DunningStep, step.pk, "change"), {"after_days": "22", "action": "retry"})
+    said = {"after_days": "22", "action": "retry", "change_reason": "Agreed"}
+    finance.post(page(DunningStep, step.pk, "change"), said)
     step.refresh_from_db()
     assert step.after_days == 22
+    kept = AuditTrail.objects.filter(table_name="payments_dunningstep").order_by("at")
+    assert [(entry.operation, entry.after) for entry in kept] == [
+        ("insert", {"id": step.pk, "after_days": 21, "action": "retry"}),
+        ("update", {"after_days": 22}),
+    ]
+    assert [(str(entry.actor), entry.reason) for entry in kept][1] == ("finance", "Agreed")
+    listed = text_of(finance.get(page(AuditTrail), {"table_name": "payments_dunningstep"}))
+    assert "after_days: 21 → 22" in listed
     refused = finance.post(page(DunningStep, "add"), {"after_days": "0", "action": "retry"})
     assert "Use 1 to 365 days." in text_of(refused)
     finance.post(page(DunningStep, step.pk, "delete"), {**ANSWERED, "post": "yes"})

@@ -25,6 +25,7 @@ from metering.keys import issue_metering_key
 from metering.models import Host, Sandbox
 from payments.models import Collection, Customer, Difference, DunningStep
 from payments.services.offline import Transfer, record_offline_payment
+from payments.services.refunds import Proposal, propose_refund
 from tests.billing.usage import AFTER_MAY, NOON, bill, open_account, record_usage
 from tests.payments.signed_events import store
 
@@ -48,6 +49,7 @@ def rows_of_payments(account: Account) -> list[Model]:
         ended_at=AFTER_MAY,
     )
     transfer = Transfer(Decimal(10), "TX-1", NOON)
+    payment = record_offline_payment(account.pk, transfer, user_id=None, now=AFTER_MAY)
     return [
         collection,
         Customer.objects.create(account=account, standing_since=NOON),
@@ -58,8 +60,9 @@ def rows_of_payments(account: Account) -> list[Model]:
             last_seen_at=AFTER_MAY,
         ),
         DunningStep.objects.all()[0],
-        record_offline_payment(account.pk, transfer, user_id=None, now=AFTER_MAY),
         store(),
+        payment,
+        propose_refund(payment.pk, Proposal(Decimal(1), "Twice", "r-1"), now=AFTER_MAY),
     ]
 
 

@@ -116,7 +116,13 @@ DONE_BY: dict[str, dict[str, set[Role]]] = {
     "payments.customer": {"bring_up_to_date": {*MONEY, OPERATOR}},
     "payments.difference": {"settle": MONEY},
     "payments.dunningstep": {"add": {MANAGER}, "change": {MANAGER}, "delete": {MANAGER}},
-    "payments.payment": {"add": MONEY},
+    "payments.payment": {"add": MONEY, "give_back": MONEY},
+    "payments.refund": {
+        "approve": {MANAGER},
+        "reject": {MANAGER},
+        "mark_done": MONEY,
+        "take_credit": MONEY,
+    },
     "payments.webhookevent": {
         "apply_again": {MANAGER, OPERATOR},
         "apply_chosen_again": {MANAGER, OPERATOR},
