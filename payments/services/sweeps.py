@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime
 from uuid import UUID
-
-from django.db import OperationalError, connection
 
 from payments.models import Collection
 from payments.services.changed import take_back_changed
@@ -16,9 +13,8 @@ from payments.services.collections import (
     due_collections,
     invoices_to_collect,
 )
+from payments.services.one_by_one import try_each
 from payments.services.providing import is_set_up
-
-logger = logging.getLogger(__name__)
 
 INVOICES_A_SWEEP = 500
 STEPS_A_SWEEP = 1000
@@ -27,20 +23,18 @@ STEPS_A_SWEEP = 1000
 def begin_due_collections(now: datetime) -> int:
     """Begin to collect what is due; return how many invoices were taken up.
 
-    Safe to repeat. Without a provider nothing is, and the log says what is missing.
+    Safe to repeat. One that fails stops only itself. Without a provider nothing is.
     """
     if not is_set_up():
         return 0
     take_back_changed(now)
     begun = 0
-    for invoice_id in invoices_to_collect(most=INVOICES_A_SWEEP):
-        try:
-            begun += begin_collecting(invoice_id, now=now) is not None
-        except OperationalError:
-            # A lost connection or a held lock says nothing about the account.
-            if not connection.is_usable():
-                raise
-            logger.warning("account is busy", exc_info=True, extra={"invoice_id": invoice_id})
+
+    def begin(invoice_id: int) -> None:
+        nonlocal begun
+        begun += begin_collecting(invoice_id, now=now) is not None
+
+    try_each(invoices_to_collect(most=INVOICES_A_SWEEP), begin)
     return begun
 
 
