@@ -12,7 +12,12 @@ from payments.models import Collection
 from payments.provider import BillStatus, NotFoundError, ProviderBill
 from payments.services.calling import is_repeatable, last_call, make_call
 from payments.services.charges import bill_of, charges_of
-from payments.services.collections import release, still_asks_for_what_is_owed
+from payments.services.collections import (
+    CHANGED,
+    release,
+    still_asks_for_what_is_owed,
+    take_back,
+)
 from payments.services.customers import ensure_customer
 from payments.services.providing import provider
 from payments.services.refusing import call_of, fault_of, report_fault, undo_bill
@@ -78,6 +83,11 @@ def _make(collection: Collection, parts: dict[str, str], *, now: datetime) -> No
 
 def _drop(collection: Collection, *, now: datetime) -> bool:
     """Take back a collection that is not open yet."""
+    if not collection.void_reason:
+        # Before it is void there, so that who hears of that knows it for our doing.
+        with transaction.atomic():
+            lock_account(collection.account_id)
+            take_back(collection, reason=CHANGED, now=now)
     if bill := bill_there(collection, now=now):
         undo_bill(collection, bill, now=now)
     with transaction.atomic():
