@@ -9,19 +9,20 @@ from django.db import transaction
 from django.db.models import F
 
 from billing.services import lock_account
-from payments.models import LIVE_ATTEMPT, Collection, PaymentAttempt
+from payments.models import LIVE_ATTEMPT, Collection, PaymentAttempt, ProviderCall
 from payments.provider import (
     BillStatus,
     DeclinedError,
     PaymentState,
     ProviderBill,
+    ProviderPayment,
     RefusedError,
 )
-from payments.services.calling import is_repeatable, make_call
+from payments.services.calling import is_repeatable, last_call, make_call
 from payments.services.collections import CHANGED, still_asks_for_what_is_owed, take_back
 from payments.services.customers import ensure_customer
 from payments.services.methods import default_method, take_methods
-from payments.services.pausing import pause_after, wait
+from payments.services.pausing import FIRST_PAUSE, pause_after, wait
 from payments.services.providing import provider
 from payments.services.refusing import call_of, fault_of, report_fault
 from payments.services.settling import fail_attempt, settle
@@ -68,10 +69,11 @@ def _choose_method(attempt: PaymentAttempt, account_id: UUID, *, now: datetime) 
         # Of one that was just added the webhook may still be on its way.
         take_methods(ensure_customer(account_id, now=now), now=now)
         method_id = default_method(account_id)
-    attempt.method_id = method_id
-    # Kept, so that the same key is never used for another card.
-    PaymentAttempt.objects.filter(pk=attempt.pk).update(method_id=method_id)
-    return bool(method_id)
+    # Kept, so that the same key is never used for another card; a worker whose lease was over may
+    # have been quicker.
+    PaymentAttempt.objects.filter(pk=attempt.pk, method_id="").update(method_id=method_id)
+    attempt.refresh_from_db(fields=["method_id"])
+    return bool(attempt.method_id)
 
 
 def _charge(
@@ -102,6 +104,7 @@ def _charge(
     settle(collection, paid, now=now, because=f"Payment attempt {attempt.number}")
     if paid.status is not BillStatus.PAID:
         PaymentAttempt.objects.filter(LIVE_ATTEMPT, pk=attempt.pk).update(status=Try.PROCESSING)
+        wait(collection, FIRST_PAUSE, now=now)
 
 
 def _fail(
@@ -121,26 +124,42 @@ def _fail(
     )
 
 
+def _fail_as(attempt: PaymentAttempt, payment: ProviderPayment, *, now: datetime) -> None:
+    codes = {payment.failure_code, payment.decline_code}
+    needs_customer = (
+        payment.state is PaymentState.NEEDS_CUSTOMER or "authentication_required" in codes
+    )
+    fail_attempt(
+        attempt,
+        Try.ACTION_REQUIRED if needs_customer else Try.FAILED,
+        code=payment.failure_code or "not_paid",
+        decline_code=payment.decline_code,
+        message=payment.failure_message,
+        now=now,
+    )
+
+
 def look_up(
     collection: Collection, bill: ProviderBill, attempt: PaymentAttempt, *, now: datetime
 ) -> bool:
     """Find out what became of an attempt whose invoice is not paid. It is not tried anew."""
+    key = f"{collection.pk}-att-{attempt.number}-pay"
+    last = last_call(key)
+    # The provider said no, and whoever asked ended before it was written down.
+    was_refused = last is not None and last.outcome == ProviderCall.Outcome.REFUSED
+    is_told = was_refused or attempt.status == Try.PROCESSING
     for payment in map(provider().payment, {p.payment_id for p in bill.payments if p.payment_id}):
         if payment.state is PaymentState.PROCESSING:
             PaymentAttempt.objects.filter(LIVE_ATTEMPT, pk=attempt.pk).update(status=Try.PROCESSING)
             wait(collection, LOOK_AGAIN, now=now)
             return False
-        if attempt.status == Try.PROCESSING and payment.state is not PaymentState.SUCCEEDED:
-            fail_attempt(
-                attempt,
-                Try.FAILED,
-                code=payment.failure_code or "not_paid",
-                decline_code=payment.decline_code,
-                message=payment.failure_message,
-                now=now,
-            )
+        if is_told and payment.state is not PaymentState.SUCCEEDED:
+            _fail_as(attempt, payment, now=now)
             return True
-    key = f"{collection.pk}-att-{attempt.number}-pay"
+    if was_refused:
+        message = "The provider refused it."
+        fail_attempt(attempt, Try.FAILED, code="not_paid", message=message, now=now)
+        return True
     if _is_taken_back(collection, now=now):
         # Asked again it might be charged only now. Once it is void there, it never is.
         return True
