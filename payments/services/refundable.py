@@ -15,7 +15,8 @@ from django.db.models import Q, QuerySet, Sum
 
 from billing.models import Invoice
 from billing.money import Money
-from payments.models import Dispute, Payment, Refund
+from payments.models import Allocation, Dispute, Payment, Refund
+from payments.owed import paid_of
 from payments.services.overpaid import given_of
 
 COUNTING = ("proposed", "approved", "pending", "succeeded")
@@ -27,34 +28,40 @@ _NONE = Decimal(0)
 
 @dataclass(frozen=True, slots=True)
 class Refundable:
-    """What of a payment can be given back still, and what of that is prepaid credit by now."""
+    """What of a payment can be given back still."""
 
     amount: Money
-    # That became prepaid credit, and no refund has taken back.
+    # So much prepaid credit came of the payment, and was not taken back.
     credit: Money
+    # So much paid for what was invoiced, and can be given back without taking credit.
+    without_credit: Money
 
     def least_credit(self, amount: Money) -> Money:
         """Return what a refund of `amount` has to take back, or the customer has it twice."""
-        return max(amount - (self.amount - self.credit), Money.zero(amount.currency))
+        return max(amount - self.without_credit, Money.zero(amount.currency))
 
     def usual_credit(self, amount: Money) -> Money:
         """Return what a refund takes back unless a person says otherwise: credit comes first."""
-        return min(amount, self.credit)
+        return max(min(amount, self.credit), self.least_credit(amount))
 
 
 def refundable(payment: Payment) -> Refundable:
     """Return what of a payment can be given back. Its disputes and refunds count, open ones too."""
+    currency = payment.currency
     amount = max(payment.amount - _gone(payment), _NONE)
+    credit = _became_credit(payment) - _sum(refunds_counting(payment), "credit_taken")
+    free = _paid_for_good(payment) - _uncredited([payment.pk])
     return Refundable(
-        amount=Money(amount, payment.currency),
-        credit=Money(min(_credit_left(payment), amount), payment.currency),
+        amount=Money(amount, currency),
+        credit=Money(min(max(credit, _NONE), amount), currency),
+        without_credit=Money(min(max(free, _NONE), amount), currency),
     )
 
 
 def had_twice(payment: Payment) -> Money:
-    """Return what went back of a payment, and is prepaid credit all the same."""
-    rest = max(payment.amount - _gone(payment), _NONE)
-    return Money(max(_credit_left(payment) - rest, _NONE), payment.currency)
+    """Return what went back of a payment, and became prepaid credit all the same."""
+    twice = _uncredited([payment.pk]) - _paid_for_good(payment)
+    return Money(max(twice, _NONE), payment.currency)
 
 
 def is_too_much(payment: Payment) -> bool:
@@ -63,9 +70,9 @@ def is_too_much(payment: Payment) -> bool:
     return _gone(payment) > paid
 
 
-def _gone(payment: Payment) -> Decimal:
-    withdrawn = payment.disputes.filter(status__in=WITHDRAWN)
-    return _sum(refunds_counting(payment), "amount") + _sum(withdrawn, "amount")
+def is_disputed(payment: Payment) -> bool:
+    """Return whether the customer's bank has its money until it is decided."""
+    return payment.disputes.filter(status=Dispute.Status.OPEN).exists()
 
 
 def refunds_counting(payment: Payment) -> QuerySet[Refund]:
@@ -73,36 +80,58 @@ def refunds_counting(payment: Payment) -> QuerySet[Refund]:
     return payment.refunds.filter(status__in=COUNTING)
 
 
-def _credit_left(payment: Payment) -> Decimal:
-    """Return what the payment became credit of, and no refund has taken back."""
-    taken = _sum(refunds_counting(payment), "credit_taken")
-    return max(_became_credit(payment) - taken, _NONE)
+def _gone(payment: Payment) -> Decimal:
+    withdrawn = payment.disputes.filter(status__in=WITHDRAWN)
+    return _sum(refunds_counting(payment), "amount") + _sum(withdrawn, "amount")
+
+
+def _uncredited(payment_ids: list[int]) -> Decimal:
+    """Return what went back of payments, or is to, without taking credit with it."""
+    refunds = Refund.objects.filter(payment__in=payment_ids, status__in=COUNTING)
+    withdrawn = Dispute.objects.filter(payment__in=payment_ids, status__in=WITHDRAWN)
+    return _sum(refunds, "amount") - _sum(refunds, "credit_taken") + _sum(withdrawn, "amount")
 
 
 def _became_credit(payment: Payment) -> Decimal:
+    """Return how much credit came of a payment, of its invoices' notes as much as it can be."""
     bought = payment.allocations.filter(invoice__isnull=True)
-    paid = payment.allocations.filter(invoice__isnull=False).select_related("invoice")
     return _sum(bought, "amount") + sum(
-        (min(part.amount, _credit_of(part.invoice, payment)) for part in paid if part.invoice),
+        (
+            min(part.amount, given_of(invoice).amount - _credit_taken_by_others(invoice, payment))
+            for part, invoice in _paid(payment)
+        ),
         start=_NONE,
     )
 
 
-def _credit_of(invoice: Invoice, payment: Payment) -> Decimal:
-    """Return what credit notes of an invoice made credit, less what others' refunds took of it."""
-    of_others = Refund.objects.filter(
-        ~Q(payment=payment),
-        status__in=COUNTING,
-        payment__in=Payment.objects.filter(allocations__invoice=invoice),
-    )
-    return max(given_of(invoice).amount - _sum(of_others, "credit_taken"), _NONE)
+def _paid_for_good(payment: Payment) -> Decimal:
+    """Return how much of a payment paid for what is invoiced still.
+
+    Of an invoice that several payments paid, less what the others gave back of that.
+    """
+    total = _NONE
+    for part, invoice in _paid(payment):
+        others = _others(invoice, payment)
+        kept = (paid_of(invoice) - given_of(invoice)).amount - _uncredited(others)
+        total += min(part.amount, max(kept, _NONE))
+    return total
+
+
+def _credit_taken_by_others(invoice: Invoice, payment: Payment) -> Decimal:
+    refunds = Refund.objects.filter(payment__in=_others(invoice, payment), status__in=COUNTING)
+    return min(_sum(refunds, "credit_taken"), given_of(invoice).amount)
+
+
+def _others(invoice: Invoice, payment: Payment) -> list[int]:
+    others = Allocation.objects.filter(~Q(payment=payment), invoice=invoice)
+    return list(others.values_list("payment", flat=True))
+
+
+def _paid(payment: Payment) -> list[tuple[Allocation, Invoice]]:
+    parts = payment.allocations.filter(invoice__isnull=False).select_related("invoice")
+    return [(part, part.invoice) for part in parts if part.invoice]
 
 
 def _sum(rows: QuerySet[Any], column: str) -> Decimal:
     total: Decimal | None = rows.aggregate(sum=Sum(column))["sum"]
     return total or _NONE
-
-
-def is_disputed(payment: Payment) -> bool:
-    """Return whether its money is the bank's at the moment, or for good."""
-    return payment.disputes.filter(status=Dispute.Status.OPEN).exists()

@@ -219,8 +219,8 @@ def _checked_credit(left: Refundable, amount: Money, credit: Money) -> Money:
     least = left.least_credit(amount)
     if not least.amount <= credit.amount <= amount.amount:
         raise RefundRefusedError(
-            f"credit is {credit}. Use {least} or more, up to {amount}: {left.credit} of the "
-            "payment became credit."
+            f"credit is {credit}. Use {least} or more, up to {amount}: {left.without_credit} of "
+            "the payment can go back without."
         )
     return credit
 

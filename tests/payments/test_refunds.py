@@ -263,6 +263,22 @@ def test_of_two_payments_the_credit_is_taken_once() -> None:
     assert prepaid_balance(account) == 0
 
 
+def test_what_paid_for_what_is_invoiced_still_may_go_back_without_credit_once() -> None:
+    account, invoice, first = paid("10")
+    second = record(account, "26", "TX-2")
+    credit(invoice, "20", "c1")
+    # 16 of the 36 are kept: any of the two payments may give them back, not both.
+    assert refundable(first).without_credit.amount == 10
+    assert refundable(second).without_credit.amount == 16
+    assert propose(first, "10", "R-1", credit=Decimal(0)).credit_taken == 0
+    assert refundable(second).without_credit.amount == 6
+    with pytest.raises(RefundRefusedError, match=r"Use 4\.00 USD or more"):
+        propose(second, "10", "R-2", credit=Decimal(3))
+    assert propose(second, "10", "R-2", credit=Decimal(4)).credit_taken == 4
+    assert had_twice(first) == had_twice(second)
+    assert had_twice(second).amount == 0
+
+
 def test_the_credit_of_one_that_does_not_happen_is_there_again(clerk: User) -> None:
     account, _, payment = paid("50")
     large = propose(payment, "50", user_id=clerk.pk)
