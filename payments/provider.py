@@ -393,22 +393,29 @@ class Provider(Protocol):
     ) -> list[ProviderSubscription]:
         """Return the customer's subscriptions, ended ones too, that carry this metadata."""
 
-    # For comparing both sides: everything made since a moment, oldest or newest first
+    # For comparing both sides: everything made in [since, until) by the provider's clock, oldest
+    # or newest first. No `until`: all that there is since then.
 
-    def events(self, *, since: datetime, only_undelivered: bool) -> Iterator[ProviderEvent]:
-        """Yield what happened since then; the provider keeps 30 days of it."""
+    def events(
+        self, *, since: datetime, until: datetime | None = None, only_undelivered: bool
+    ) -> Iterator[ProviderEvent]:
+        """Yield what happened; the provider keeps 30 days of it."""
 
     def event(self, event_id: str) -> ProviderEvent:
         """Return one event."""
 
-    def bills(self, *, since: datetime) -> Iterator[ProviderBill]:
-        """Yield the invoices made since then."""
+    def bills(self, *, since: datetime, until: datetime | None = None) -> Iterator[ProviderBill]:
+        """Yield the invoices that were made."""
 
-    def payments(self, *, since: datetime) -> Iterator[ProviderPayment]:
-        """Yield the payments begun since then."""
+    def payments(
+        self, *, since: datetime, until: datetime | None = None
+    ) -> Iterator[ProviderPayment]:
+        """Yield the payments that were begun."""
 
-    def refunds(self, *, since: datetime) -> Iterator[ProviderRefund]:
-        """Yield the refunds made since then."""
+    def refunds(
+        self, *, since: datetime, until: datetime | None = None
+    ) -> Iterator[ProviderRefund]:
+        """Yield the refunds that were made."""
 
     def smallest_charge(self, currency: str) -> Money:
         """Return the least that the provider charges in the currency."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -7,6 +8,7 @@ from celery import shared_task
 
 from payments.hurrying import hurry
 from payments.models import Collection
+from payments.provider import ProviderError
 from payments.services import events
 from payments.services.collecting import take_step
 from payments.services.customers import account_of_event, tell_customers
@@ -19,6 +21,8 @@ from payments.services.method_changes import detach_removed
 from payments.services.notices import tell_of_expiring_cards
 from payments.services.overpaid import settle_credited
 from payments.services.platform_requests import due_requests, send_request
+from payments.services.providing import is_set_up
+from payments.services.reconciling import due_reconciliation, take_look
 from payments.services.refunding import due_refunds, take_refund_step
 from payments.services.subscriptions import bring_subscriptions_in_step
 from payments.services.sweeps import begin_due_collections, due_steps, due_steps_of
@@ -30,6 +34,10 @@ EVENTS_A_HINT = 20
 """Whoever is hinted at one event goes on with what else is due: not each has a hint."""
 SWEEPING_TIME = timedelta(seconds=30)
 """A sweep begins nothing after it; the longest wait for the provider comes on top."""
+COMPARING_TIME = timedelta(minutes=3)
+"""A task that compares both sides begins no window after it."""
+
+logger = logging.getLogger(__name__)
 
 
 @shared_task(name="payments.tasks.sweep_collections")
@@ -141,6 +149,20 @@ def sweep_refunds() -> None:
         if now - started > SWEEPING_TIME:
             return
         take_refund_step(refund_id, now=now)
+
+
+@shared_task(name="payments.tasks.reconcile", time_limit=280, soft_time_limit=270)
+def reconcile() -> None:
+    """Compare both sides once a day, a while at a time; most find that the day's look is done."""
+    started = datetime.now(UTC)
+    look = due_reconciliation(started) if is_set_up() else None
+    while look and datetime.now(UTC) - started < COMPARING_TIME:
+        try:
+            if not take_look(look, now=datetime.now(UTC)):
+                return
+        except ProviderError as error:
+            logger.warning("reconciliation waits: %s", error, extra={"reconciliation_id": look})
+            return
 
 
 @shared_task(name="payments.tasks.settle_money")

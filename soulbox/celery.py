@@ -67,6 +67,8 @@ app.conf.beat_schedule = {
     "tell customers": _every("payments.tasks.tell_customers", seconds=5 * 60, queue="payments"),
     "sweep top-ups": _every("payments.tasks.sweep_top_ups", seconds=15, queue="payments"),
     "sweep refunds": _every("payments.tasks.sweep_refunds", seconds=15, queue="payments"),
+    # Most find that the day's look is done.
+    "reconcile": _every("payments.tasks.reconcile", seconds=5 * 60, queue="payments"),
     "settle money": _every("payments.tasks.settle_money", seconds=60, queue="payments"),
     "sweep subscriptions": _every(
         "payments.tasks.sweep_subscriptions", seconds=15, queue="payments"

@@ -127,6 +127,8 @@ class ReconciliationAdmin(ReadOnlyPage[Reconciliation]):
         "invoices_compared",
         "payments_compared",
         "refunds_compared",
+        "healed",
+        "differences",
         "error",
     )
     list_filter = (
@@ -142,7 +144,9 @@ class ReconciliationAdmin(ReadOnlyPage[Reconciliation]):
                     ("started_at", "ended_at"),
                     ("since", "events_fetched"),
                     ("invoices_compared", "payments_compared"),
-                    ("refunds_compared", "error"),
+                    ("refunds_compared", "reached"),
+                    ("healed", "differences"),
+                    "error",
                 )
             },
         ),

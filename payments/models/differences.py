@@ -13,12 +13,20 @@ class Reconciliation(models.Model):
     started_at = models.DateTimeField()
     # What happened at the provider from then on was compared.
     since = models.DateTimeField()
+    # All of before then was compared; the next look goes on from there.
+    reached = models.DateTimeField()
     ended_at = models.DateTimeField(null=True, blank=True)
+    # Until then it belongs to the worker that has it.
+    claimed_until = models.DateTimeField(null=True, blank=True)
     events_fetched = models.PositiveIntegerField(default=0)
     invoices_compared = models.PositiveIntegerField(default=0)
     payments_compared = models.PositiveIntegerField(default=0)
     refunds_compared = models.PositiveIntegerField(default=0)
-    # Why it ended early. Empty: it did not.
+    # What was put right by reading it again.
+    healed = models.PositiveIntegerField(default=0)
+    # Those open at its end, whenever they were found.
+    differences = models.PositiveIntegerField(null=True, blank=True)
+    # Why it stands still, or ended early. Empty: it does not, and did not.
     error = models.TextField(blank=True, default="")
 
     class Meta:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.db import transaction
 
+from billing.history import BILLING_A_PERIOD
 from billing.models import Account, Invoice
 from billing.money import Money
 from billing.outstanding import UNPAID
@@ -97,7 +98,8 @@ def _checked(transfer: Transfer, currency: str, *, now: datetime) -> Money:
 
 
 def _unpaid(account: Account) -> list[Invoice]:
-    return list(account.invoices.filter(status__in=UNPAID).order_by("finalised_at", "pk"))
+    unpaid = account.invoices.filter(status__in=UNPAID, kind__in=BILLING_A_PERIOD)
+    return list(unpaid.order_by("finalised_at", "pk"))
 
 
 def _named(account: Account, invoice_ids: Sequence[int]) -> list[Invoice]:
@@ -110,6 +112,11 @@ def _named(account: Account, invoice_ids: Sequence[int]) -> list[Invoice]:
         if invoice.status not in UNPAID:
             raise PaymentRefusedError(
                 f"Invoice {invoice} is {invoice.status}. Name invoices that are to be paid."
+            )
+        if invoice.kind not in BILLING_A_PERIOD:
+            raise PaymentRefusedError(
+                f"Invoice {invoice} is the provider's own, which collects it all the same. Say "
+                "there that it was paid."
             )
         invoices.append(invoice)
     return invoices

@@ -39,7 +39,7 @@ LOOK_AGAIN = timedelta(hours=1)
 """When a refund that the provider has under way is looked at again, should no webhook come."""
 THERE = "Made at the provider"
 Status = Refund.Status
-_STATES: Mapping[RefundState, Status] = {
+STATES: Mapping[RefundState, Status] = {
     RefundState.PENDING: Status.PENDING,
     RefundState.SUCCEEDED: Status.SUCCEEDED,
     RefundState.FAILED: Status.FAILED,
@@ -184,7 +184,7 @@ def _made_there(told: ProviderRefund, payment: Payment, *, now: datetime) -> Ref
 
 
 def _move(refund: Refund, told: ProviderRefund, *, now: datetime) -> None:
-    status = _STATES[told.state]
+    status = STATES[told.state]
     if refund.status not in _BEFORE[status]:
         return
     refund.status, refund.failure = status, told.failure

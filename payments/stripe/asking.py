@@ -22,9 +22,12 @@ def once(key: str) -> RequestOptions:
     return {"idempotency_key": key}
 
 
-def made_since(since: datetime) -> dict[str, Any]:
-    """Return what a list is asked with for what was made since then."""
-    return {"created": {"gte": int(since.timestamp())}, "limit": PAGE}
+def made_in(since: datetime, until: datetime | None) -> dict[str, Any]:
+    """Return what a list is asked for what was made in [since, until)."""
+    created = {"gte": int(since.timestamp())}
+    if until:
+        created["lt"] = int(until.timestamp())
+    return {"created": created, "limit": PAGE}
 
 
 def json_of(answer: Any) -> dict[str, Any]:

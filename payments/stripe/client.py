@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import stripe
@@ -25,7 +24,7 @@ from payments.provider import (
     SetupIntent,
 )
 from payments.stripe import shapes
-from payments.stripe.asking import PAGE, READ, json_of, made_since, once, pages
+from payments.stripe.asking import PAGE, READ, json_of, made_in, once, pages
 from payments.stripe.errors import our_errors
 from payments.stripe.minor_units import minor_units, smallest_charge
 from payments.stripe.subscriptions import Subscriptions
@@ -284,8 +283,10 @@ class Stripe(Subscriptions):
 
     # For comparing both sides
 
-    def events(self, *, since: datetime, only_undelivered: bool) -> Iterator[ProviderEvent]:
-        asked: dict[str, Any] = {"created": {"gte": int(since.timestamp())}, "limit": PAGE}
+    def events(
+        self, *, since: datetime, until: datetime | None = None, only_undelivered: bool
+    ) -> Iterator[ProviderEvent]:
+        asked = made_in(since, until)
         if only_undelivered:
             asked["delivery_success"] = False
         yield from map(shapes.event_of, pages(self._stripe.events.list, asked))
@@ -294,16 +295,21 @@ class Stripe(Subscriptions):
         with our_errors():
             return shapes.event_of(json_of(self._stripe.events.retrieve(event_id, options=READ)))
 
-    def bills(self, *, since: datetime) -> Iterator[ProviderBill]:
-        asked = {**made_since(since), "expand": ["data.payments"]}
+    def bills(self, *, since: datetime, until: datetime | None = None) -> Iterator[ProviderBill]:
+        asked = {**made_in(since, until), "expand": ["data.payments"]}
         yield from map(shapes.bill_of, pages(self._stripe.invoices.list, asked))
 
-    def payments(self, *, since: datetime) -> Iterator[ProviderPayment]:
-        asked = {**made_since(since), "expand": ["data.latest_charge"]}
+    def payments(
+        self, *, since: datetime, until: datetime | None = None
+    ) -> Iterator[ProviderPayment]:
+        asked = {**made_in(since, until), "expand": ["data.latest_charge"]}
         yield from map(shapes.payment_of, pages(self._stripe.payment_intents.list, asked))
 
-    def refunds(self, *, since: datetime) -> Iterator[ProviderRefund]:
-        yield from map(shapes.refund_of, pages(self._stripe.refunds.list, made_since(since)))
+    def refunds(
+        self, *, since: datetime, until: datetime | None = None
+    ) -> Iterator[ProviderRefund]:
+        asked = made_in(since, until)
+        yield from map(shapes.refund_of, pages(self._stripe.refunds.list, asked))
 
     def smallest_charge(self, currency: str) -> Money:
         return smallest_charge(currency)

@@ -76,7 +76,9 @@ def test_each_list_and_each_row_opens(stripe: LocalStripe, finance: Client) -> N
         PlatformRequest.objects.create(
             account=account, action="stop", reason="Unpaid", requested_at=NOON, try_at=NOON
         ),
-        Reconciliation.objects.create(started_at=NOON, since=NOON - HOUR, ended_at=NOON + HOUR),
+        Reconciliation.objects.create(
+            started_at=NOON, since=NOON - HOUR, reached=NOON, ended_at=NOON + HOUR
+        ),
     ]
     for row in rows:
         listed = text_of(finance.get(page(type(row))))

@@ -100,7 +100,7 @@ CALLS: dict[str, Callable[[Stripe], Any]] = {
     "find_subscriptions": lambda s: s.find_subscriptions("cus_1", {}),
     "events": lambda s: list(s.events(since=NOW, only_undelivered=True)),
     "event": lambda s: s.event("evt_1"),
-    "bills": lambda s: list(s.bills(since=NOW)),
+    "bills": lambda s: list(s.bills(since=MAY.start, until=NOW)),
     "payments": lambda s: list(s.payments(since=NOW)),
     "refunds": lambda s: list(s.refunds(since=NOW)),
 }
