@@ -5,12 +5,14 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from celery import shared_task
+from celery.exceptions import SoftTimeLimitExceeded
+from django.db import OperationalError
 
 from payments.hurrying import hurry
 from payments.models import Collection
-from payments.provider import ProviderError
+from payments.provider import NotSetUpError, ProviderError
 from payments.services import events
-from payments.services.collecting import take_step
+from payments.services.collecting import set_aside, take_step
 from payments.services.customers import account_of_event, tell_customers
 from payments.services.dunning_steps import (
     refresh_out_of_step,
@@ -28,6 +30,9 @@ from payments.services.subscriptions import bring_subscriptions_in_step
 from payments.services.sweeps import begin_due_collections, due_steps, due_steps_of
 from payments.services.top_ups import collect_due_top_ups, take_back_failed_top_ups
 
+logger = logging.getLogger(__name__)
+
+HINT_EXPIRES_S = 60
 MOST_STEPS = 20
 """Of a collection in one task: making and paying it takes five."""
 EVENTS_A_HINT = 20
@@ -46,17 +51,31 @@ def sweep_collections() -> None:
     now = datetime.now(UTC)
     begin_due_collections(now)
     for collection_id in due_steps(now):
-        collect.apply_async((str(collection_id),), queue="payments")
+        # The next sweep finds again what nobody took until then.
+        collect.apply_async((str(collection_id),), queue="payments", expires=HINT_EXPIRES_S)
 
 
 @shared_task(name="payments.tasks.collect")
 def collect(collection_id: str) -> None:
     """Take a collection's steps until nothing more can be done at once."""
     for _ in range(MOST_STEPS):
-        if not take_step(UUID(collection_id), now=datetime.now(UTC)):
+        if not _has_more(UUID(collection_id)):
             break
     # Paid, it may have ended the account's suspension.
     _hurry_platform(Collection.objects.values_list("account", flat=True).get(pk=collection_id))
+
+
+def _has_more(collection_id: UUID) -> bool:
+    """Take a step of a collection; one that fails unexpectedly is logged and set aside."""
+    try:
+        return take_step(collection_id, now=datetime.now(UTC))
+    except (SoftTimeLimitExceeded, OperationalError, NotSetUpError):
+        # They say nothing about the collection.
+        raise
+    except Exception as error:
+        logger.exception("step failed", extra={"collection_id": str(collection_id)})
+        set_aside(collection_id, error, now=datetime.now(UTC))
+        return False
 
 
 @shared_task(name="payments.tasks.sweep_dunning")

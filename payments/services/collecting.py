@@ -70,6 +70,11 @@ def take_step(collection_id: UUID, *, now: datetime) -> bool:
     return has_more
 
 
+def set_aside(collection_id: UUID, error: Exception, *, now: datetime) -> None:
+    """Leave a collection alone for a while whose step failed in a way that nobody expected."""
+    _pause(Collection.objects.get(pk=collection_id), error, now=now)
+
+
 def due(now: datetime, *, most: int) -> list[UUID]:
     """Return the collections whose next step is due, those that wait longest first."""
     rows = Collection.objects.filter(due_collections(now)).order_by("try_at")
@@ -126,10 +131,13 @@ def _void(collection: Collection, bill: ProviderBill, *, now: datetime) -> None:
 
 
 def _let_go(collection: Collection) -> None:
-    Collection.objects.filter(pk=collection.pk).update(claimed_until=None)
+    # It may be another's by now, whose lease began when ours was over.
+    Collection.objects.filter(pk=collection.pk, claimed_until=collection.claimed_until).update(
+        claimed_until=None
+    )
 
 
-def _pause(collection: Collection, error: ProviderError, *, now: datetime) -> None:
+def _pause(collection: Collection, error: Exception, *, now: datetime) -> None:
     """Leave a collection alone for a while: the provider did not answer, or is busy."""
     level = logging.WARNING if isinstance(error, NoAnswerError | BusyError) else logging.ERROR
     logger.log(level, "collecting waits: %s", error, extra={"collection_id": str(collection.pk)})

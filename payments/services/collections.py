@@ -91,10 +91,13 @@ def collect_top_up(top_up_id: int, asked: Asked, *, now: datetime) -> Collection
 
 def still_asks_for_what_is_owed(collection: Collection) -> bool:
     """Return whether each part of it is owed, and exactly as much."""
-    return all(
-        part.invoice is None or owed(part.invoice).amount == part.amount
-        for part in collection.parts.select_related("invoice")
-    )
+    return all(map(_is_owed, collection.parts.select_related("invoice", "top_up")))
+
+
+def _is_owed(part: CollectionPart) -> bool:
+    if part.top_up:
+        return part.top_up.grant_id is None and part.top_up.given_up_at is None
+    return part.invoice is not None and owed(part.invoice).amount == part.amount
 
 
 def take_back(collection: Collection, *, reason: str, now: datetime) -> None:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import IntegrityError, transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
@@ -18,6 +19,7 @@ from billing.models import Subscription
 from metering.period import WINDOW
 from payments.models import Difference, FeeSubscription, ProviderCall
 from payments.provider import (
+    BrokenError,
     NotFoundError,
     ProviderError,
     ProviderSubscription,
@@ -67,20 +69,21 @@ def bring_subscriptions_in_step(now: datetime) -> int:
     if not is_set_up():
         return 0
     accounts = _accounts_to_look_at(now)
-    for account_id in accounts:
-        bring_in_step(account_id, now=now)
+    for looked_at, account_id in enumerate(accounts, start=1):
+        if not bring_in_step(account_id, now=now):
+            return looked_at
     return len(accounts)
 
 
-def bring_in_step(account_id: UUID, *, now: datetime) -> None:
+def bring_in_step(account_id: UUID, *, now: datetime) -> bool:
     """Do at the provider what billing wants for one account. Safe to repeat.
 
     What the provider refuses is listed as a difference; where it does not answer it is tried
-    later. Raises NotSetUpError.
+    later. Returns whether the provider is worth another one: False when it is out of reach.
     """
     fees = _claim(account_id, now=now)
     if fees is None:
-        return
+        return True
     try:
         _step(fees, wanted(account_id, fees, now=now), now=now)
     except (RefusedError, NotFoundError) as error:
@@ -88,10 +91,18 @@ def bring_in_step(account_id: UUID, *, now: datetime) -> None:
         _pause(fees, error, now=now)
     except ProviderError as error:
         _pause(fees, error, now=now)
+        return isinstance(error, BrokenError)
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception as error:
+        # Whatever it is, it is this account's alone.
+        logger.exception("subscription failed", extra={"account_id": account_id})
+        _pause(fees, error, now=now)
     else:
         FeeSubscription.objects.filter(pk=fees.pk).update(
             claimed_until=None, failures=0, waiting_for="", try_at=now + LOOKED_AFTER
         )
+    return True
 
 
 def wanted(account_id: UUID, fees: FeeSubscription, *, now: datetime) -> Wanted:
@@ -365,7 +376,7 @@ def _call(fees: FeeSubscription, key: str, operation: str, asked: dict[str, obje
     return Call(key, operation, fees.account_id, asked)
 
 
-def _pause(fees: FeeSubscription, error: ProviderError, *, now: datetime) -> None:
+def _pause(fees: FeeSubscription, error: Exception, *, now: datetime) -> None:
     logger.warning("subscription waits: %s", error, extra={"account_id": fees.account_id})
     FeeSubscription.objects.filter(pk=fees.pk).update(
         failures=F("failures") + 1,

@@ -11,6 +11,7 @@ from stripe import StripeClient
 from billing.lifecycle import InvoiceStatus
 from billing.models import Account, Invoice
 from billing.services import Author, Because, credit_amount, retry_payment
+from payments import tasks
 from payments.models import (
     Allocation,
     Collection,
@@ -274,3 +275,22 @@ def test_without_a_key_invoices_wait_and_it_is_said_what_is_missing(
     assert status_of(invoice) == InvoiceStatus.PENDING
     with pytest.raises(NotSetUpError, match="STRIPE_API_KEY"):
         provider()
+
+
+def test_a_step_that_fails_unexpectedly_is_set_aside_and_made_up_for(
+    stripe: LocalStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoice = invoice_of(account_with_card(stripe))
+    begin_due_collections(BILLED)
+    [collection_id] = due_steps(BILLED)
+    with monkeypatch.context() as broken:
+        broken.setattr("payments.services.preparing.bill_lines", lambda _: 1 / 0)
+        tasks.collect(str(collection_id))
+    collection = Collection.objects.get()
+    assert (collection.failures, collection.waiting_for) == (1, "division by zero")
+    assert collection.claimed_until is None
+    tasks.collect(str(collection_id))
+    assert status_of(invoice) == InvoiceStatus.PENDING
+    assert collection.try_at
+    collect(collection.try_at)
+    assert status_of(invoice) == InvoiceStatus.PAID

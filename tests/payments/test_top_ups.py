@@ -212,3 +212,14 @@ def test_less_than_the_smallest_charge_is_never_charged(stripe: LocalStripe) -> 
 def test_without_a_provider_they_wait(settings: Settings) -> None:
     settings.STRIPE_API_KEY = ""
     assert collect_due_top_ups(BILLED) == 0
+
+
+def test_what_is_given_up_before_it_is_charged_is_not_charged(stripe: LocalStripe) -> None:
+    account = account_with_card(stripe)
+    top_up = asked_for(account)
+    collect_due_top_ups(BILLED)
+    services.give_up_top_up(top_up.pk, now=BILLED)
+    sweep(BILLED, until=BILLED + HOUR)
+    assert stripe.charges() == []
+    assert Collection.objects.get().status == Collection.Status.VOID
+    assert prepaid_balance(account) == 0
