@@ -30,7 +30,6 @@ from payments.services.subscriptions import bring_subscriptions_in_step
 from payments.services.sweeps import begin_due_collections, due_steps, due_steps_of
 from payments.services.top_ups import collect_due_top_ups, take_back_failed_top_ups
 
-
 HINT_EXPIRES_S = 60
 MOST_STEPS = 20
 """Of a collection in one task: making and paying it takes five."""

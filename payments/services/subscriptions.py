@@ -29,6 +29,7 @@ from payments.provider import (
 from payments.services.calling import Call, is_repeatable, last_call, make_call, note_done
 from payments.services.customers import ensure_customer
 from payments.services.differences import Found, note_difference
+from payments.services.fee_differences import note_fee_differences
 from payments.services.pausing import pause_after
 from payments.services.provider_subscriptions import (
     ENDS,
@@ -86,6 +87,7 @@ def bring_in_step(account_id: UUID, *, now: datetime) -> bool:
         return True
     try:
         _step(fees, wanted(account_id, fees, now=now), now=now)
+        note_fee_differences(fees, now=now)
     except (RefusedError, NotFoundError) as error:
         _note_refusal(fees, error, now=now)
         _pause(fees, error, now=now)

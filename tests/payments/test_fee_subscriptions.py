@@ -264,3 +264,15 @@ def test_a_cancellation_is_taken_back_and_made_again_in_one_minute(stripe: Local
         in_step(stripe, later)
     assert Subscription.objects.get(account=account).expires_at
     assert provider().subscription(sub_id()).cancels_at_period_end
+
+
+def test_a_fee_that_the_provider_never_asked_for_is_listed_once(stripe: LocalStripe) -> None:
+    account = subscribed(stripe)
+    later = STARTED + 10 * DAY
+    # As if its invoice had never come.
+    Subscription.objects.filter(account=account).update(started_at=STARTED - 2 * DAY)
+    for hours in (1, 2, 3):
+        in_step(stripe, later + timedelta(hours=hours))
+    difference = Difference.objects.get()
+    assert difference.kind == Difference.Kind.SUBSCRIPTION_DIFFERS
+    assert "not charged" in difference.theirs
