@@ -45,6 +45,9 @@ logger = logging.getLogger(__name__)
 
 WINDOW = timedelta(hours=1)
 """Of time that is compared at once: a look that is cut off begins with its window again."""
+LONG_WINDOW = timedelta(hours=6)
+LONG_AGO = timedelta(days=2)
+"""Before then by LONG_WINDOW: a look over a month would ask 3,000 times else."""
 EVERY = timedelta(hours=24)
 OVERLAP = timedelta(days=1)
 """The next look begins so long before the last one did."""
@@ -107,7 +110,7 @@ def take_look(reconciliation_id: int, *, now: datetime) -> bool:
     except ProviderError as error:
         rows.update(error=str(error), claimed_until=None)
         raise
-    rows.update(error="", claimed_until=None)
+    Reconciliation.objects.filter(pk=row.pk).update(error="", claimed_until=None)
     return not is_done
 
 
@@ -119,7 +122,9 @@ def _usual_since(now: datetime) -> datetime:
 
 def _go_on(row: Reconciliation, *, now: datetime) -> bool:
     """Compare a window; return whether all is done, which it never is then."""
-    start, end = row.reached, min(row.reached + WINDOW, row.started_at)
+    start = row.reached
+    window = LONG_WINDOW if start < row.started_at - LONG_AGO else WINDOW
+    end = min(start + window, row.started_at)
     # The last one has no end: what is made in this moment belongs to it, whatever the clocks say.
     until = end if end < row.started_at else None
     fetched = _fetch_events(start, until, now=now)

@@ -72,6 +72,7 @@ def look(now: datetime = LATER, since: datetime = SINCE) -> Reconciliation:
         pass
     row.refresh_from_db()
     assert row.ended_at == now
+    assert row.claimed_until is None
     return row
 
 
@@ -397,6 +398,26 @@ def test_a_look_that_was_cut_off_goes_on_where_it_was(
     row.refresh_from_db()
     assert (row.error, row.differences) == ("", 0)
     assert row.ended_at
+
+
+def test_a_month_is_compared_without_a_gap(
+    stripe: LocalStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del stripe
+    windows: list[tuple[datetime, datetime | None]] = []
+
+    def noting(since: datetime, until: datetime | None, *, now: datetime) -> int:
+        del now
+        windows.append((since, until))
+        return 0
+
+    monkeypatch.setattr(reconciling, "_fetch_events", noting)
+    month = timedelta(days=30)
+    look(LATER, since=LATER - month)
+    assert windows[0][0] == LATER - month
+    assert windows[-1][1] is None
+    assert [since for since, _ in windows[1:]] == [until for _, until in windows[:-1]]
+    assert len(windows) == 28 * 4 + 48
 
 
 def test_one_that_cannot_be_compared_stops_only_itself(
