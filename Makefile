@@ -5,7 +5,7 @@ BIN := .venv/bin
 BENCHES := $(basename $(notdir $(wildcard bench/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test properties faults-billing faults-payments check lint bench $(addprefix bench-,$(BENCHES)) reset requirements
+.PHONY: help run demo test properties faults-billing faults-payments webhook-orders check lint bench $(addprefix bench-,$(BENCHES)) reset requirements
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -29,6 +29,9 @@ faults-billing: .venv/installed-dev ## Bill 2,000 accounts with workers killed a
 
 faults-payments: .venv/installed-dev ## Collect 1,000 months with Stripe and workers failing; SEED=… for one
 	@PAYMENT_SEEDS=$(or $(SEEDS),1000) PAYMENT_SEED=$(SEED) exec $(BIN)/pytest --timeout=36000 tests/faults/test_payments.py
+
+webhook-orders: .venv/installed-dev ## Tell 200 stories by webhooks in any order, repeated and dropped; SEED=… for one
+	@WEBHOOK_SEEDS=$(or $(SEEDS),200) WEBHOOK_SEED=$(SEED) exec $(BIN)/pytest --timeout=36000 tests/payments/test_event_orders.py
 
 check: lint test ## Run everything that has to pass before a commit
 
