@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.conf import settings
 from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from metering.pace import MEMORY_LIMIT
 from metering.queries import HostState, host_states, stream_lag, table_problems
 from metering.stream import StreamUnavailableError, memory_share
+from payments import queries
+from payments.provider import ProviderError
+from payments.services.providing import provider
 from soulbox.services import ServicesError, refuse_unsafe_settings
 
 
@@ -28,7 +32,11 @@ def examine(*, now: datetime) -> list[Finding]:
     findings = list(_services())
     if not all(finding.is_good for finding in findings):
         return findings
-    return [*findings, *_tables(), *_stream(), *_hosts(now)]
+    tables = list(_tables())
+    findings += [*tables, *_stream(), *_hosts(now)]
+    if all(finding.is_good for finding in tables):
+        findings += _payments(now)
+    return findings
 
 
 def _services() -> Iterator[Finding]:
@@ -76,6 +84,33 @@ def _hosts(now: datetime) -> Iterator[Finding]:
     for state in states:
         is_good = state.state in {"metered", "not active"}
         yield Finding(is_good=is_good, text=_about(state))
+
+
+def _payments(now: datetime) -> Iterator[Finding]:
+    if not settings.STRIPE_API_KEY:
+        # That is a way to run it, and no fault.
+        yield Finding(
+            is_good=True, text="STRIPE_API_KEY is not set: invoices wait, nothing is collected"
+        )
+        return
+    mode = "test" if "_test_" in settings.STRIPE_API_KEY else "live"
+    try:
+        next(provider().events(since=now, only_undelivered=True), None)
+    except ProviderError as error:
+        yield Finding(is_good=False, text=f"Stripe ({mode} mode) does not answer: {error}")
+    else:
+        yield Finding(is_good=True, text=f"Stripe answers, in {mode} mode")
+    if not settings.STRIPE_WEBHOOK_SECRETS:
+        yield Finding(is_good=False, text="STRIPE_WEBHOOK_SECRET is not set: no webhook is taken")
+    unknown, differences = queries.unknown_attempts(), sum(queries.open_differences().values())
+    yield Finding(is_good=not differences, text=f"{differences} differences with Stripe are open")
+    yield Finding(is_good=True, text=f"{unknown} payment attempts have no answer at this moment")
+    for what, at in (
+        ("webhook came", queries.last_webhook_at()),
+        ("comparison with Stripe ended", queries.last_reconciled_at()),
+    ):
+        when = f"{at:%Y-%m-%d %H:%M} UTC" if at else "never"
+        yield Finding(is_good=True, text=f"The last {what}: {when}")
 
 
 def _about(state: HostState) -> str:

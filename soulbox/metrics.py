@@ -15,6 +15,7 @@ from billing.conservation_queries import mismatch_count
 from billing.queries import unbilled_late_counts, unpriced_counts
 from billing.rating import BY_DESIGN, Unpriced
 from metering.meters import Meter
+from soulbox.payment_metrics import Payments
 
 
 class UnpricedUsage(Collector):
@@ -71,6 +72,7 @@ _REGISTRY = CollectorRegistry()
 _REGISTRY.register(UnpricedUsage())
 _REGISTRY.register(InvoiceMismatches())
 _REGISTRY.register(UnbilledLateUsage())
+_REGISTRY.register(Payments())
 
 
 @require_safe

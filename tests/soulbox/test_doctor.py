@@ -45,7 +45,7 @@ def test_what_is_wrong_is_named_and_ends_the_command_with_an_error() -> None:
     host = metered_host()
     Host.objects.filter(pk=host.pk).update(problem="The engine did not answer")
     printed = StringIO()
-    with pytest.raises(CommandError, match="1 of 4 are wrong"):
+    with pytest.raises(CommandError, match="1 of 5 are wrong"):
         call_command("doctor", stdout=printed)
     assert "WRONG" in printed.getvalue()
     assert "The engine did not answer" in printed.getvalue()
