@@ -78,6 +78,8 @@ def test_a_story_ends_the_same_however_it_is_told(seed: int, stripe: LocalStripe
         assert state() == in_order
     assert in_order["not done"] == []
     assert as_it_happened == in_order
+    # Of what changes nothing one telling is enough; it takes as long as the others.
+    told = [event for event in told if applying.is_known(event.type)]
     way = list(WAYS)[seed % len(WAYS)]
     with undone():
         tell(Client(), WAYS[way](told, story.random), now=LATER)
@@ -106,13 +108,17 @@ def tell_as_it_happens(story: Story) -> Events:
     for _ in story.goes_on():
         new = story.new_events()
         told += new
-        waiting += [event for event in new for _ in range(story.random.choice(COPIES))]
+        waiting += [one for one in new for _ in range(_copies(one, story))]
         story.random.shuffle(waiting)
         sent = story.random.randint(0, len(waiting))
         tell(Client(), waiting[:sent], now=LATER)
         waiting = waiting[sent:]
     tell(Client(), waiting, now=LATER)
     return told
+
+
+def _copies(event: ProviderEvent, story: Story) -> int:
+    return story.random.choice(COPIES) if applying.is_known(event.type) else 1
 
 
 def test_events_that_are_taken_at_their_word_end_it_differently(
