@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from django.db.models import F, Q
 
-from billing.facts import AccountPeriod, facts_of, period_containing
+from billing.facts import AccountPeriod, facts_of, schedules_of
 from billing.letters import Content, period_text
 from billing.models import Account, Budget, MailMessage
 from billing.money import Money
@@ -60,7 +60,12 @@ def _spent_by(accounts: Iterable[Account], *, now: datetime) -> dict[UUID, _Spen
     """Return what each account's period around `now` comes to so far, as `usage/current` says."""
     spent: dict[UUID, _Spent] = {}
     with one_snapshot():
-        wanted = [AccountPeriod(account, period_containing(account, now)) for account in accounts]
+        every = list(accounts)
+        schedules = schedules_of(every)
+        wanted = [
+            AccountPeriod(account, schedules[account.pk].following(account.open_period, now))
+            for account in every
+        ]
         for one, facts in zip(wanted, facts_of(wanted), strict=True):
             try:
                 if isinstance(facts, ValueError):
