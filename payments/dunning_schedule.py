@@ -71,9 +71,14 @@ class Schedule:
 
     def next_at(self, done: Step, *, opened_at: datetime, action: str = "") -> datetime | None:
         """Return when the next step after `done`, or the next of that action, is due."""
+        step = self.next_step(done, action=action)
+        return step.due_at(opened_at) if step else None
+
+    def next_step(self, done: Step, *, action: str = "") -> Step | None:
+        """Return the next step after `done`, or the next of that action."""
         for step in self._after(done):
             if not action or step.action == action:
-                return step.due_at(opened_at)
+                return step
         return None
 
     def _after(self, done: Step) -> list[Step]:

@@ -57,6 +57,7 @@ GROUPS: Mapping[str, Iterable[Entry]] = {
         _list_of("Top-ups", "add_card", "billing.topup"),
     ),
     "Payments": (
+        _list_of("Dunning board", "running_with_errors", "payments.dunningcase"),
         _list_of("Collections", "account_balance", "payments.collection"),
         _list_of("Payment attempts", "credit_score", "payments.paymentattempt"),
         _list_of("Payments", "payments", "payments.payment"),

@@ -5,6 +5,7 @@ import payments.admin.collections
 import payments.admin.customers
 import payments.admin.differences
 import payments.admin.disputes
+import payments.admin.dunning
 import payments.admin.events
 import payments.admin.fee_subscriptions
 import payments.admin.invoices

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
 from billing.admin.asking import MISSING, Question, WithButtons, ask, button, text_field
 from metering.pages import ReadOnlyPage
+from payments.admin.filters import OpenFilter
 from payments.models import Difference, Reconciliation
 from payments.services.differences import settle_difference
 
@@ -30,37 +30,10 @@ SETTLE = Question(
 )
 
 
-class OpenFilter(admin.SimpleListFilter):
+class OpenDifferences(OpenFilter):
     """Whether somebody has settled it; open ones unless asked for others."""
 
-    title = "state"
-    parameter_name = "state"
-    _CHOICES = (("", "Open"), ("settled", "Settled"), ("all", "All"))
-
-    def lookups(
-        self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]
-    ) -> list[tuple[str, str]]:
-        """Return what can be chosen instead of the open ones."""
-        del request, model_admin
-        return [choice for choice in self._CHOICES if choice[0]]
-
-    def choices(self, changelist: Any) -> Iterator[Any]:
-        """Yield the choices, with the open ones in the place of all."""
-        for value, label in self._CHOICES:
-            yield {
-                "selected": (self.value() or "") == value,
-                "query_string": changelist.get_query_string(
-                    {self.parameter_name: value} if value else {}, [self.parameter_name]
-                ),
-                "display": label,
-            }
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Return the rows of the state."""
-        del request
-        if self.value() == "all":
-            return queryset
-        return queryset.filter(settled_at__isnull=self.value() != "settled")
+    column, over = "settled_at", "settled"
 
 
 @admin.register(Difference)
@@ -77,7 +50,7 @@ class DifferenceAdmin(WithButtons, ReadOnlyPage[Difference]):
         "last_seen_at",
         "settled_at",
     )
-    list_filter = (OpenFilter, "kind", ("found_at", admin.DateFieldListFilter))
+    list_filter = (OpenDifferences, "kind", ("found_at", admin.DateFieldListFilter))
     list_select_related = ("account",)
     search_fields = ("=subject", "account__name", "account__id")
     date_hierarchy = "found_at"

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
-from django import forms
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 
-from billing import services
-from billing.admin.asking import Question, ask, button, decimal_field, money_text
+from billing.admin.asking import ask, button
 from billing.admin.invoices import (
     ISSUE_AGAIN,
-    RETRY_PAYMENT,
     RIGHT,
     VOID,
     VOID_RIGHT,
@@ -24,24 +20,12 @@ from billing.admin.invoices import (
 from billing.models import Invoice
 from payments.admin.collections import COLLECT_ANEW, COLLECT_RIGHT, anew_of
 from payments.admin.invoice_rows import CollectedRows, DunningRows, ReceivedRows
-from payments.admin.payments import RECORD_RIGHT, received_field, reference_field, transfer_of
+from payments.admin.paying import ask_for_retry, ask_to_write_off, ask_what_came
+from payments.admin.payments import RECORD_RIGHT
 from payments.models import Collection
 from payments.owed import owed, paid_of
 from payments.services import voiding
 from payments.services.anew import NotRefusedError
-from payments.services.offline import record_offline_payment
-from payments.services.providing import is_set_up
-
-NOTHING_COLLECTED = "Nothing is collected while STRIPE_API_KEY is not set."
-
-
-class ReceivedForm(forms.Form):
-    """Money that came for an invoice another way than by the provider."""
-
-    amount = decimal_field("Amount", "In the invoice's currency.")
-    reference = reference_field()
-    received_on = received_field()
-
 
 admin.site.unregister(Invoice)
 
@@ -86,42 +70,17 @@ class CollectedInvoiceAdmin(InvoiceAdmin):
     @button("Record a payment", right=RECORD_RIGHT)
     def record_payment(self, request: HttpRequest, invoice: Invoice) -> HttpResponse:
         """Write down money that came another way for it."""
-        now = datetime.now(UTC)
-        question = Question(
-            "Record a payment",
-            "Money that came another way, as the bank's statement says. Of what is left over "
-            "prepaid credit is made. What the provider asks for is taken back there.",
-            "Record the payment",
-            ReceivedForm,
-            {"amount": owed(invoice).amount.normalize(), "received_on": now.date()},
-        )
-
-        def work(said: Mapping[str, Any]) -> str:
-            payment = record_offline_payment(
-                invoice.account_id,
-                transfer_of(said),
-                invoice_ids=[invoice.pk],
-                user_id=request.user.pk,
-                now=now,
-            )
-            invoice.refresh_from_db()
-            amount = money_text(payment.amount, payment.currency)
-            rest = f", {left} are still owed" if (left := owed(invoice)) else ""
-            return f"{amount} are recorded. {invoice}: {invoice.get_status_display()}{rest}."
-
-        return ask(self, request, invoice, question, work)
+        return ask_what_came(self, request, invoice, invoice)
 
     @button("Retry payment", right=RIGHT)
     def retry_payment(self, request: HttpRequest, invoice: Invoice) -> HttpResponse:
         """Ask for another try at the payment."""
-        then = "The default card is charged within a minute." if is_set_up() else NOTHING_COLLECTED
-        question = Question(
-            RETRY_PAYMENT.title,
-            f"{RETRY_PAYMENT.text} {then}",
-            RETRY_PAYMENT.yes,
-            RETRY_PAYMENT.form_class,
-        )
-        return change_state(self, request, invoice, question, services.retry_payment)
+        return ask_for_retry(self, request, invoice, invoice)
+
+    @button("Write off", right="billing.write_off_invoice")
+    def write_off(self, request: HttpRequest, invoice: Invoice) -> HttpResponse:
+        """Give up collecting it, here and at the provider."""
+        return ask_to_write_off(self, request, invoice, invoice)
 
     @button("Collect anew", right=COLLECT_RIGHT)
     def collect_anew(self, request: HttpRequest, invoice: Invoice) -> HttpResponse:

@@ -12,12 +12,10 @@ from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 from billing.history import BILLING_A_PERIOD
 from billing.lifecycle import InvoiceStatus
 from billing.models import Invoice
-from billing.services import Because, lock_account, retry_payment, write_off
+from billing.services import Because, lock_account, retry_payment
 from payments.dunning_queries import current_schedule, done_step, last_attempt
 from payments.dunning_schedule import RETRY, SUSPEND, Schedule, Step
 from payments.models import (
-    LIVE_COLLECTION,
-    Collection,
     Customer,
     DunningCase,
     PaymentAttempt,
@@ -28,6 +26,7 @@ from payments.services.dunning import HOLDING, IN_ARREARS, plan, refresh_account
 from payments.services.notices import tell_of_write_off
 from payments.services.one_by_one import try_each
 from payments.services.providing import is_set_up
+from payments.services.writing_off import write_off_invoice
 
 ACCOUNTS_A_SWEEP = 500
 CASES_A_SWEEP = 500
@@ -147,12 +146,7 @@ def _take(case: DunningCase, step: Step, *, now: datetime) -> None:
         suspend(case, now=now)
     else:
         tell_of_write_off(case, now=now)
-        write_off(case.invoice_id, because=because, now=now)
-        # Its next step tells the provider.
-        Collection.objects.filter(
-            LIVE_COLLECTION, parts__invoice=case.invoice, parts__is_live=True
-        ).update(try_at=now)
-        refresh_account(case.invoice.account_id, now=now)
+        write_off_invoice(case.invoice_id, because=because, now=now)
 
 
 def _retry(invoice: Invoice, because: Because, trigger: Trigger, *, now: datetime) -> None:

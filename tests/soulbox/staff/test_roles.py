@@ -115,6 +115,11 @@ DONE_BY: dict[str, dict[str, set[Role]]] = {
     "payments.collection": {"collect_anew": MONEY},
     "payments.customer": {"bring_up_to_date": {*MONEY, OPERATOR}},
     "payments.difference": {"settle": MONEY},
+    "payments.dunningcase": {
+        "retry_now": MONEY,
+        "record_payment": MONEY,
+        "write_off": {MANAGER},
+    },
     "payments.dunningstep": {"add": {MANAGER}, "change": {MANAGER}, "delete": {MANAGER}},
     "payments.payment": {"add": MONEY, "give_back": MONEY},
     "payments.refund": {
