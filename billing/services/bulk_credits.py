@@ -11,7 +11,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q, Sum
+from django.db.models import Sum
 
 from billing.bulk_credits import AskedGrant, Fault, GrantRow, read_grants
 from billing.copying import copy_in
@@ -20,7 +20,7 @@ from billing.money import Money
 from billing.own_facts import annotated
 from billing.sheets import sha256_of
 
-_GRANTED = Q(entries__kind__in=[CreditEntry.Kind.GRANT, CreditEntry.Kind.REVOKE])
+_GRANTED = (CreditEntry.Kind.GRANT, CreditEntry.Kind.REVOKE)
 
 
 class Outcome(StrEnum):
@@ -206,8 +206,22 @@ def _found(rows: Iterable[GrantRow]) -> dict[tuple[UUID, str], CreditGrant]:
     grants = CreditGrant.objects.filter(
         account__in={account_id for account_id, _ in asked},
         reference__in={reference for _, reference in asked},
-    ).annotate(granted=Sum("entries__amount", filter=_GRANTED))
-    return {key: grant for grant in grants if (key := (grant.account_id, grant.reference)) in asked}
+    )
+    found = {
+        key: grant for grant in grants if (key := (grant.account_id, grant.reference)) in asked
+    }
+    # Not by a join: of rows that just came PostgreSQL has counted none, and may compare each
+    # grant with every entry.
+    granted = dict(
+        CreditEntry.objects.filter(grant__in=[grant.pk for grant in found.values()])
+        .filter(kind__in=_GRANTED)
+        .order_by()
+        .values_list("grant")
+        .annotate(granted=Sum("amount"))
+    )
+    for grant in found.values():
+        vars(grant)["granted"] = granted.get(grant.pk)
+    return found
 
 
 def _planned(
