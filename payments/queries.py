@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import Count, Min, Q, QuerySet
+from django.db.models import Case, Count, F, Min, Q, QuerySet, When
 
 from payments.ledger import balances
 from payments.models import (
@@ -25,6 +26,8 @@ from payments.models import (
 )
 
 DAY = timedelta(days=1)
+MOST_CODES = 20
+"""So many reasons for failures a monitor is told apart."""
 ENDED = (
     PaymentAttempt.Status.SUCCEEDED,
     PaymentAttempt.Status.FAILED,
@@ -33,10 +36,28 @@ ENDED = (
 )
 
 
-def attempts_ended(now: datetime) -> Mapping[str, int]:
-    """Return how many attempts ended within a day before `now`, by how; zeros too."""
-    ended = PaymentAttempt.objects.filter(ended_at__gt=now - DAY, ended_at__lte=now)
+def attempts_ended(now: datetime, *, within: timedelta = DAY) -> Mapping[str, int]:
+    """Return how many attempts ended within that time before `now`, by how; zeros too."""
+    ended = PaymentAttempt.objects.filter(ended_at__gt=now - within, ended_at__lte=now)
     return _counts(ended, "status", [status.value for status in ENDED])
+
+
+def attempts_failed(now: datetime) -> Mapping[str, int]:
+    """Return how many attempts failed within a day before `now`, by the bank's or provider's code.
+
+    The most frequent ones; the rest are counted together as `other`.
+    """
+    failed = (
+        PaymentAttempt.objects.filter(ended_at__gt=now - DAY, ended_at__lte=now)
+        .exclude(failure_code="", decline_code="")
+        .order_by()
+        .values_list(Case(When(decline_code="", then=F("failure_code")), default=F("decline_code")))
+        .annotate(count=Count("pk"))
+    )
+    by_code = Counter(dict(failed))
+    most = dict(by_code.most_common(MOST_CODES))
+    rest = by_code.total() - sum(most.values())
+    return {**most, "other": most.get("other", 0) + rest}
 
 
 def success_rate(now: datetime, *, within: timedelta = DAY) -> Decimal | None:

@@ -25,6 +25,12 @@ class Payments(Collector):
             queries.attempts_ended(now),
         )
         yield _by(
+            "soulbox_payment_attempts_failed",
+            "Payment attempts that failed in the last 24 h, by the bank's or the provider's code.",
+            "code",
+            queries.attempts_failed(now),
+        )
+        yield _by(
             "soulbox_collections",
             "Collections under way, and those that wait for a person.",
             "status",

@@ -71,18 +71,23 @@ def ask(
     A refusal is shown on the form, with all that was typed.
     """
     back = back or change_url(row)
-    form = _form_of(question, request)
-    if form.is_bound and form.is_valid():
-        _tell_trail(question, form)
-        try:
-            done = work(form.cleaned_data)
-        except refusals() as refusal:
-            form.add_error(None, str(refusal))
-        else:
-            page.log_change(request, row, f"{question.yes}. {done}")
-            messages.success(request, done)
-            return HttpResponseRedirect(back)
+    form, done = _answer(request, question, work)
+    if done:
+        page.log_change(request, row, f"{question.yes}. {done}")
+        return HttpResponseRedirect(back)
     return _question_page(page, request, question, form, back=back, names=[str(row)])
+
+
+def ask_at_list(
+    page: ModelAdmin[Any], request: HttpRequest, question: Question, work: Work
+) -> HttpResponse:
+    """Ask about none of the rows in particular, then do the work, and go back to the list."""
+    meta = page.opts
+    back = reverse(f"admin:{meta.app_label}_{meta.model_name}_changelist")
+    form, done = _answer(request, question, work)
+    if done:
+        return HttpResponseRedirect(back)
+    return _question_page(page, request, question, form, back=back)
 
 
 def ask_for_each(
@@ -340,6 +345,21 @@ def _tell_trail(question: Question, form: forms.Form) -> None:
     """Let what follows stand in the audit trail with the reason, or with what was said yes to."""
     # Without entering it, this adds to the context of the request that the middleware opened.
     pghistory.context(reason=str(form.cleaned_data.get("reason") or question.yes))
+
+
+def _answer(request: HttpRequest, question: Question, work: Work) -> tuple[forms.Form, str]:
+    """Do the work, if a person said yes to it; return the form, and what was done."""
+    form = _form_of(question, request)
+    if form.is_bound and form.is_valid():
+        _tell_trail(question, form)
+        try:
+            done = work(form.cleaned_data)
+        except refusals() as refusal:
+            form.add_error(None, str(refusal))
+        else:
+            messages.success(request, done)
+            return form, done
+    return form, ""
 
 
 def _form_of(question: Question, request: HttpRequest) -> forms.Form:

@@ -1,6 +1,7 @@
 """What staff see of payments, one noun a module. Django imports this package to find them."""
 
 import payments.admin.attempts
+import payments.admin.cards
 import payments.admin.collections
 import payments.admin.customers
 import payments.admin.differences

@@ -8,11 +8,24 @@ from django import forms
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 
-from billing.admin.asking import MISSING, Question, WithButtons, ask, button, text_field
+from billing.admin.asking import (
+    MISSING,
+    Question,
+    WithButtons,
+    ask,
+    ask_at_list,
+    button,
+    text_field,
+)
+from billing.admin.bulk_grants import list_button
 from metering.pages import ReadOnlyPage
 from payments.admin.filters import OpenFilter
+from payments.hurrying import hurry
 from payments.models import Difference, Reconciliation
 from payments.services.differences import settle_difference
+from payments.services.providing import provider
+from payments.services.reconciling import begin_reconciliation
+from payments.tasks import reconcile
 
 
 class SettleForm(forms.Form):
@@ -88,9 +101,20 @@ class DifferenceAdmin(WithButtons, ReadOnlyPage[Difference]):
         return ask(self, request, difference, SETTLE, work)
 
 
+COMPARE = Question(
+    "Compare both sides now",
+    "What happened since the last look is compared: events that did not come are fetched, what "
+    "reading again puts right is put right, and the rest is listed under Differences. It is done "
+    "once a day by itself, too.",
+    "Compare now",
+)
+
+
 @admin.register(Reconciliation)
-class ReconciliationAdmin(ReadOnlyPage[Reconciliation]):
-    """Comparisons of both sides, each night and when somebody asked."""
+class ReconciliationAdmin(WithButtons, ReadOnlyPage[Reconciliation]):
+    """Comparisons of both sides, once a day and when somebody asked."""
+
+    actions_list = ("compare_now",)
 
     list_display = (
         "started_at",
@@ -124,6 +148,20 @@ class ReconciliationAdmin(ReadOnlyPage[Reconciliation]):
             },
         ),
     )
+
+    @list_button("Compare now", right="payments.add_reconciliation", icon="balance")
+    def compare_now(self, request: HttpRequest) -> HttpResponse:
+        """Begin a comparison, which the workers go on with."""
+
+        def work(said: Mapping[str, Any]) -> str:
+            del said
+            # Refused where there is nobody to compare with.
+            provider()
+            row = begin_reconciliation(since=None, now=datetime.now(UTC))
+            hurry(reconcile)
+            return f"{row} is under way. It says here what it finds, in some minutes."
+
+        return ask_at_list(self, request, COMPARE, work)
 
     @admin.display(description="took")
     def took(self, comparison: Reconciliation) -> str:

@@ -262,7 +262,7 @@ def test_the_home_page_shows_the_figures_with_links_to_their_lists(finance: Clie
 
 def test_every_link_of_a_card_leads_to_a_list(finance: Client) -> None:
     cards = context_of(finance)["cards"]
-    assert len(cards) == 8
+    assert len(cards) == 11
     for card in cards:
         assert finance.get(card.href).status_code == 200, card.href
 

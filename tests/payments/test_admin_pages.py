@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -17,6 +17,7 @@ from payments.models import (
     Customer,
     Difference,
     Dispute,
+    DunningCase,
     DunningStep,
     Payment,
     PaymentAttempt,
@@ -25,6 +26,7 @@ from payments.models import (
     Reconciliation,
 )
 from payments.services.differences import Found, note_difference
+from payments.services.dunning import refresh_account
 from payments.services.methods import take_methods
 from tests.billing import admin_pages
 from tests.billing.admin_pages import ANSWERED, page, press, text_of
@@ -211,3 +213,49 @@ def test_totals_stand_above_payments(finance: Client) -> None:
     assert sum(Payment.objects.values_list("amount", flat=True)) == Decimal("12.5")
     text = text_of(finance.get(page(Payment)))
     assert "12.50 USD" in text
+
+
+@pytest.mark.usefixtures("stripe")
+def test_a_comparison_is_begun_by_whom_it_occurs_to(finance: Client) -> None:
+    compare = page(Reconciliation, "compare_now")
+    assert "once a day by itself" in text_of(finance.get(compare))
+    assert not Reconciliation.objects.exists()
+    said = text_of(finance.post(compare, ANSWERED, follow=True))
+    row = Reconciliation.objects.get()
+    assert f"{row} is under way." in said
+    finance.post(compare, ANSWERED)
+    assert Reconciliation.objects.count() == 1
+
+
+def test_without_a_key_nothing_is_compared(finance: Client, settings: Settings) -> None:
+    settings.STRIPE_API_KEY = ""
+    said = text_of(finance.post(page(Reconciliation, "compare_now"), ANSWERED, follow=True))
+    assert "STRIPE_API_KEY is not set" in said
+    assert not Reconciliation.objects.exists()
+
+
+def test_the_home_page_says_how_payments_go(stripe: LocalStripe, finance: Client) -> None:
+    for name, token in (("Ada", "pm_card_visa"), ("Bob", "pm_card_chargeCustomerFail")):
+        invoice_of(account_with_card(stripe, token, name=name))
+    collect()
+    refresh_account(Account.objects.get(name="Bob").pk, now=BILLED)
+    PaymentAttempt.objects.update(ended_at=datetime.now(UTC))
+    difference()
+    text = text_of(finance.get("/admin/"))
+    for said in (
+        "50.0 %",
+        "1 of 2 attempts",
+        "Past due",
+        "36.00 USD",
+        "1 account past due",
+        "Invoice Only There",
+    ):
+        assert said in text, said
+    for listed in (PaymentAttempt, DunningCase, Difference):
+        assert f'href="{page(listed)}' in text
+
+
+def test_who_sees_no_payments_has_no_card_of_them() -> None:
+    client = Client()
+    client.force_login(User.objects.create_user("clerk", is_staff=True))
+    assert "Past due" not in text_of(client.get("/admin/"))

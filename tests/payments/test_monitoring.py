@@ -48,6 +48,8 @@ def test_how_attempts_ended_is_counted_and_rated(stripe: LocalStripe) -> None:
     assert queries.success_rate(BILLED + timedelta(days=3)) is None
     PaymentAttempt.objects.update(ended_at=timezone.now())
     assert gauge("soulbox_payment_attempts_ended", status="failed") == 1
+    assert gauge("soulbox_payment_attempts_failed", code="generic_decline") == 1
+    assert gauge("soulbox_payment_attempts_failed", code="other") == 0
     assert gauge("soulbox_payments_balance", currency="USD") == 36
     assert gauge("soulbox_collections", status="open") == 1
     assert gauge("soulbox_collections", status="refused") == 0

@@ -50,7 +50,7 @@ def test_a_scrape_needs_no_login_and_names_no_account(
     account = open_account("Ada Lovelace")
     record_usage(account.pk, disk_write_bytes=5)
     note_unpriced_usage(now=NOON)
-    with django_assert_num_queries(17):
+    with django_assert_num_queries(18):
         text = Client().get("/metrics").content.decode()
     assert "Ada" not in text
     assert str(account.pk) not in text

@@ -23,7 +23,14 @@ from billing.models import (
 )
 from metering.keys import issue_metering_key
 from metering.models import Host, Sandbox
-from payments.models import Collection, Customer, Difference, DunningCase, DunningStep
+from payments.models import (
+    Collection,
+    Customer,
+    Difference,
+    DunningCase,
+    DunningStep,
+    Reconciliation,
+)
 from payments.services.offline import Transfer, record_offline_payment
 from payments.services.refunds import Proposal, propose_refund
 from tests.billing.usage import AFTER_MAY, NOON, bill, open_account, record_usage
@@ -61,6 +68,9 @@ def rows_of_payments(account: Account) -> list[Model]:
         ),
         DunningStep.objects.all()[0],
         store(),
+        Reconciliation.objects.create(
+            started_at=AFTER_MAY, since=NOON, reached=NOON, ended_at=AFTER_MAY
+        ),
         DunningCase.objects.create(invoice=account.invoices.all()[0], opened_at=AFTER_MAY),
         payment,
         propose_refund(payment.pk, Proposal(Decimal(1), "Twice", "r-1"), now=AFTER_MAY),

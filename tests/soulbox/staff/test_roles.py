@@ -122,6 +122,7 @@ DONE_BY: dict[str, dict[str, set[Role]]] = {
     },
     "payments.dunningstep": {"add": {MANAGER}, "change": {MANAGER}, "delete": {MANAGER}},
     "payments.payment": {"add": MONEY, "give_back": MONEY},
+    "payments.reconciliation": {"compare_now": {MANAGER, OPERATOR}},
     "payments.refund": {
         "approve": {MANAGER},
         "reject": {MANAGER},
