@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from django.db import transaction
 
 import metering.services
+from billing.caching import forget
 from billing.facts import period_containing
 from billing.models import Account
 from billing.money import DECIMALS
@@ -112,9 +113,10 @@ def change_cycle(
 def lock_account(account_id: UUID) -> Account:
     """Return the account, locked to the end of the caller's transaction.
 
-    Whoever writes an account's money locks its row first, before any other. Raises
-    Account.DoesNotExist.
+    Whoever writes an account's money locks its row first, before any other; so what is kept of
+    the account's answers counts no more after the commit. Raises Account.DoesNotExist.
     """
+    forget(account_id)
     return Account.objects.select_for_update().get(pk=account_id)
 
 

@@ -18,6 +18,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from django.db import OperationalError, connection, transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
+from billing.caching import forget_of
 from billing.copying import update_rows
 from billing.facts import AccountPeriod, facts_of
 from billing.history import BILLING_A_PERIOD
@@ -221,6 +222,7 @@ def _claim_accounts(scope: Scope, report: RunReport, now: datetime) -> list[Acco
         report.passed = accounts[-1].open_period_end, accounts[-1].pk
     else:
         report.is_through = True
+    forget_of(account.pk for account in accounts)
     # Looked at again under the locks: another worker may have been quicker.
     undrafted = _due(scope, now).filter(pk__in=[account.pk for account in accounts])
     keys = set(undrafted.values_list("pk", flat=True))
@@ -244,7 +246,9 @@ def _claim_drafts(scope: Scope, tried: set[int], now: datetime) -> list[Closing]
     drafts = Invoice.objects.filter(
         pk__in=[draft.pk for draft in locked], status=Invoice.Status.DRAFT
     ).select_related("account")
-    return [Closing(draft.account, draft) for draft in drafts]
+    closings = [Closing(draft.account, draft) for draft in drafts]
+    forget_of(closing.account.pk for closing in closings)
+    return closings
 
 
 def _state(

@@ -14,6 +14,7 @@ from django.db import transaction
 from django.db.models import Sum
 
 from billing.bulk_credits import AskedGrant, Fault, GrantRow, read_grants
+from billing.caching import forget_of
 from billing.copying import copy_in
 from billing.models import Account, CreditEntry, CreditGrant
 from billing.money import Money
@@ -153,7 +154,7 @@ def grant_in_bulk(
         asked = {row.grant.account_id for row in read_grants(content) if row.grant}
         # In the order of their keys, so that two files at once do not wait for one another.
         locked = Account.objects.select_for_update().filter(pk__in=asked).order_by("pk")
-        list(locked.values_list("pk"))
+        forget_of(locked.values_list("pk", flat=True))
         plan = plan_grants(content, now=now)
         if plan.digest != shown:
             raise BulkRefusedError(
