@@ -23,6 +23,7 @@ from billing.models.invoice_lines import (
 from billing.models.invoices import Invoice, InvoiceTransition, NumberSeries
 from billing.models.messages import Budget, MailCursor, MailMessage
 from billing.models.operators import OperatorKey
+from billing.models.outgoing import Delivery, Event, EventType, WebhookEndpoint
 from billing.models.plans import Plan, Subscription
 from billing.models.prices import Price, PriceBook, PriceBookVersion, PriceTier
 from billing.models.provider_periods import ProviderPeriod
@@ -40,11 +41,14 @@ __all__ = [
     "CreditGrant",
     "CreditNote",
     "CreditNoteLine",
+    "Delivery",
     "DeskCoverage",
     "DeskDay",
     "DeskRunning",
     "DeskSlice",
     "DiscountRule",
+    "Event",
+    "EventType",
     "Invoice",
     "InvoiceAdjustment",
     "InvoiceDays",
@@ -70,4 +74,5 @@ __all__ = [
     "TopUp",
     "UnbilledLateUsage",
     "UnpricedUsage",
+    "WebhookEndpoint",
 ]

@@ -264,6 +264,12 @@ class InvoiceTransition(models.Model):
                 condition=Q(to_status__in=["pending", "payment_failed"]),
                 name="transitions_that_are_told_of",
             ),
+            # So does the sweep of events.
+            models.Index(
+                fields=["at"],
+                condition=Q(to_status__in=["pending", "paid", "payment_failed"]),
+                name="transitions_that_are_events",
+            ),
         )
 
     def __str__(self) -> str:

@@ -97,6 +97,7 @@ from billing.services.other_invoices import (
     MirrorRefusedError,
     mirror_invoice,
 )
+from billing.services.outgoing import Happening, emit_event, emit_events
 from billing.services.prices import PriceBookRefusedError, copy_book, start_version
 from billing.services.provider_fees import give_back_unused_fees
 from billing.services.provider_periods import (
@@ -145,6 +146,7 @@ __all__ = [
     "FeeConflictError",
     "Gift",
     "GrantPlan",
+    "Happening",
     "InvoiceNotReadyError",
     "IssuedApiKey",
     "IssuedOperatorKey",
@@ -189,6 +191,8 @@ __all__ = [
     "draft_current_period",
     "draft_due_invoices",
     "draft_invoice",
+    "emit_event",
+    "emit_events",
     "end_stalled_sessions",
     "expire_due_credits",
     "finalise_due_invoices",
