@@ -1,6 +1,6 @@
 """The tables of billing, one noun a module. Django looks for them here."""
 
-from billing.models.accounts import Account, ApiKey, Membership
+from billing.models.accounts import Account, ApiKey
 from billing.models.audit import AuditEntry, AuditTrail
 from billing.models.corrections import BilledLateUsage, InvoiceAdjustment, UnbilledLateUsage
 from billing.models.credit_notes import (
@@ -21,6 +21,7 @@ from billing.models.invoice_lines import (
     UnpricedUsage,
 )
 from billing.models.invoices import Invoice, InvoiceTransition, NumberSeries
+from billing.models.members import Invitation, Membership
 from billing.models.messages import Budget, MailCursor, MailMessage
 from billing.models.operators import OperatorKey
 from billing.models.outgoing import Delivery, Event, EventType, WebhookEndpoint
@@ -49,6 +50,7 @@ __all__ = [
     "DiscountRule",
     "Event",
     "EventType",
+    "Invitation",
     "Invoice",
     "InvoiceAdjustment",
     "InvoiceDays",

@@ -4,7 +4,6 @@ import uuid
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
-from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 
@@ -155,29 +154,6 @@ class Account(models.Model):
     def open_period(self) -> Period:
         """The earliest period that is not closed."""
         return Period(self.open_period_start, self.open_period_end)
-
-
-class Membership(models.Model):
-    """A user's part in an account."""
-
-    class Role(models.TextChoices):
-        OWNER = "owner"
-        BILLING = "billing"
-        VIEWER = "viewer"
-
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
-    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="memberships")
-    role = models.CharField(max_length=16, choices=Role)
-
-    class Meta:
-        constraints = (
-            models.UniqueConstraint(
-                fields=["user", "account"], name="user_is_a_member_of_an_account_once"
-            ),
-        )
-
-    def __str__(self) -> str:
-        return f"{self.user} in {self.account}"
 
 
 class ApiKey(models.Model):

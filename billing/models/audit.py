@@ -19,12 +19,15 @@ from django.db import models
 from billing.models.accounts import Account
 from billing.models.credits import TopUp
 from billing.models.discounts import DiscountRule
+from billing.models.members import Invitation, Membership
 from billing.models.plans import Plan, Subscription
 from billing.models.prices import Price, PriceBook, PriceBookVersion, PriceTier
 
 NOT_AUDITED = {
     # The billing run moves them for every account; invoices tell of it.
     "billing_account": ("open_period_start", "open_period_end"),
+    # A secret.
+    "billing_invitation": ("token_hash",),
     # A secret, and a sign of life.
     "auth_user": ("password", "last_login"),
 }
@@ -91,6 +94,8 @@ class StaffGroupPermission(Group.permissions.through):  # type: ignore[name-defi
 
 AUDITED: tuple[type[models.Model], ...] = (
     Account,
+    Membership,
+    Invitation,
     Plan,
     Subscription,
     PriceBook,

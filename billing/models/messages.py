@@ -31,6 +31,9 @@ class MailMessage(models.Model):
         PAYMENT_FAILED = "payment_failed"
         BUDGET_REACHED = "budget_reached"
         CREDIT_EXPIRING = "credit_expiring"
+        INVITATION = "invitation"
+        ACCOUNT_CLOSING = "account_closing"
+        ACCOUNT_CLOSED = "account_closed"
         # What payments writes.
         CONFIRM_PAYMENT = "confirm_payment"
         PAYMENT_RECEIVED = "payment_received"

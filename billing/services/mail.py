@@ -22,6 +22,7 @@ from django.db.models import Q
 
 from billing.models import Invoice, MailMessage
 from billing.models.messages import TO_BE_SENT
+from billing.services.invitations import with_token
 from billing.services.invoice_files import invoice_pdf
 from billing.services.messages import addresses_of, invoice_notice, write_messages
 
@@ -276,7 +277,7 @@ def _email(
     domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].partition("@")[2] or "localhost"
     email = EmailMultiAlternatives(
         subject=message.subject,
-        body=message.text,
+        body=with_token(message, message.text),
         to=[message.recipient],
         connection=connection,
         headers={
@@ -288,7 +289,7 @@ def _email(
         },
         attachments=list(attachments_of(message, now=now)),
     )
-    email.attach_alternative(message.html, "text/html")
+    email.attach_alternative(with_token(message, message.html), "text/html")
     return email
 
 

@@ -46,12 +46,16 @@ _CREDIT_NAMES = {CreditKind.PROMOTIONAL: "Promotional", CreditKind.PREPAID: "Pre
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something an account is to be told once. `about` is its key among notices of the kind."""
+    """Something an account is to be told once. `about` is its key among notices of the kind.
+
+    It goes to the account's addresses, or to the one of `to` alone.
+    """
 
     account: Account
     kind: MailMessage.Kind
     about: str
     content: Content
+    to: str = ""
 
 
 def write_due_messages(now: datetime) -> int:
@@ -73,7 +77,7 @@ def write_messages(notices: Sequence[Notice], *, now: datetime) -> int:
         _message(notice, address, now=now)
         # Rows refer to accounts, whose locks billing takes in this order too.
         for notice in sorted(notices, key=lambda notice: notice.account.pk)
-        for address in addresses[notice.account.pk] or [""]
+        for address in ([notice.to] if notice.to else addresses[notice.account.pk] or [""])
     ]
     MailMessage.objects.bulk_create(rows, ignore_conflicts=True)
     return len(notices)

@@ -1,0 +1,82 @@
+"""Owners who demote each other, and invitations that are accepted twice, at the same moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import get_context
+from uuid import UUID
+
+import pytest
+from django.contrib.auth.models import User
+
+from billing import services
+from billing.models import Account, Membership
+from billing.services import invitations, members
+from billing.services.members import Actor, LastOwnerError
+from tests.billing.mail import add_member, open_with_owner
+from tests.billing.usage import NOON
+from tests.races.workers import WORKERS, run_at_once
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+Role = Membership.Role
+BEA = "bea@example.com"
+PASSWORD = "correct horse battery"  # noqa: S105 - of a test's user
+
+
+def without_a_lock(account_id: UUID) -> Account:
+    return Account.objects.get(pk=account_id)
+
+
+def owners_demote_each_other() -> int:
+    """Let two owners make each other viewers; return how many owners are left."""
+    account = open_with_owner()
+    add_member(account, BEA)
+    owners = list(Membership.objects.order_by("pk"))
+
+    def demote(number: int) -> None:
+        with suppress(LastOwnerError):
+            services.change_role(
+                account.pk,
+                owners[1 - number].pk,
+                role=Role.VIEWER,
+                by=Actor(Role.OWNER, user_id=owners[number].user_id),
+                now=NOON,
+            )
+
+    assert run_at_once(demote, workers=2) == [0, 0]
+    return Membership.objects.filter(role=Role.OWNER).count()
+
+
+def test_two_owners_who_demote_each_other_leave_one() -> None:
+    assert owners_demote_each_other() == 1
+
+
+def test_without_the_accounts_lock_they_leave_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: Callable[[Membership], None] = members._refuse_last_owner
+    meeting = get_context("fork").Barrier(2)
+
+    def look_and_wait(member: Membership) -> None:
+        looked(member)
+        meeting.wait(20)
+
+    monkeypatch.setattr(members, "lock_account", without_a_lock)
+    monkeypatch.setattr(members, "_refuse_last_owner", look_and_wait)
+    assert owners_demote_each_other() == 0
+
+
+def test_an_invitation_makes_one_user_and_one_member() -> None:
+    account = open_with_owner()
+    invitation = services.invite(
+        account.pk, email=BEA, role=Role.BILLING, by=Actor(Role.OWNER), now=NOON
+    )
+    token = invitations._token_of(invitation.pk)
+
+    def accept(_number: int) -> None:
+        with suppress(services.InvitationRefusedError):
+            services.accept_as_new_user(token, password=PASSWORD, now=NOON)
+
+    assert run_at_once(accept) == [0] * WORKERS
+    assert User.objects.filter(email=BEA).count() == 1
+    assert Membership.objects.filter(user__email=BEA).count() == 1
