@@ -118,6 +118,11 @@ from billing.services.other_invoices import (
     mirror_invoice,
 )
 from billing.services.outgoing import Happening, emit_event, emit_events
+from billing.services.plan_preview import (
+    PlanChange,
+    ProrationLine,
+    preview_plan_change,
+)
 from billing.services.prices import PriceBookRefusedError, copy_book, start_version
 from billing.services.provider_fees import give_back_unused_fees
 from billing.services.provider_periods import (
@@ -130,8 +135,6 @@ from billing.services.run_reports import RunReport, Scope, is_month
 from billing.services.safety import SafetyBoundError, accept_amount
 from billing.services.stalled import end_stalled_sessions
 from billing.services.subscriptions import (
-    AgreedTerms,
-    SubscriptionRefusedError,
     cancel_subscription,
     cancel_subscription_now,
     change_plan_at_end,
@@ -144,6 +147,7 @@ from billing.services.sweeps import (
     grant_due_credits,
     request_due_top_ups,
 )
+from billing.services.terms import AgreedTerms, SubscriptionRefusedError
 from billing.services.top_ups import (
     TopUpRefusedError,
     give_up_top_up,
@@ -182,8 +186,10 @@ __all__ = [
     "NotConservedError",
     "OperatorKeyRefusedError",
     "PeriodNotOpenError",
+    "PlanChange",
     "PlannedGrant",
     "PriceBookRefusedError",
+    "ProrationLine",
     "ProviderPeriodRefusedError",
     "ProviderPeriodTooLateError",
     "RenderedInvoice",
@@ -257,6 +263,7 @@ __all__ = [
     "open_invitations",
     "park_account",
     "plan_grants",
+    "preview_plan_change",
     "register_void_guard",
     "rehearse_invoices",
     "reissue_invoice",

@@ -1,47 +1,32 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
-from fractions import Fraction
 from uuid import UUID
 
 from django.db import transaction
 from django.db.models import F, Q
 
 from billing.facts import period_containing, schedule_of, subscribed
-from billing.fees import MONTHS_OF_A_YEAR, Interval, commitment_end, year_of
-from billing.models import Account, Invoice, Plan, PriceBook, Subscription
+from billing.fees import Interval, commitment_end, year_of
+from billing.models import Account, Invoice, Plan, Subscription
 from billing.periods import window_end
 from billing.services.accounts import lock_account
 from billing.services.credits import grant_period_credits, revoke_unearned_credits
 from billing.services.statements import discard_drafts
+from billing.services.subscription_events import tells_changes
+from billing.services.terms import (
+    PLANS_OWN_TERMS,
+    AgreedTerms,
+    SubscriptionRefusedError,
+    fee_a_month,
+    make_subscription,
+    terms_of,
+)
 
 _SECOND = timedelta(seconds=1)
 
 
-class SubscriptionRefusedError(Exception):
-    """The account cannot be on this plan like this; the message says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class AgreedTerms:
-    """What was agreed with one customer instead of the plan's own terms. None: the plan's.
-
-    `fee` is for a period, or for a year of annual billing. A commitment has a minimum and a term.
-    """
-
-    fee: Decimal | None = None
-    price_book: PriceBook | None = None
-    monthly_credits: Decimal | None = None
-    trial_days: int | None = None
-    commitment_minimum: Decimal | None = None
-    commitment_months: int | None = None
-
-
-PLANS_OWN_TERMS = AgreedTerms()
-
-
+@tells_changes
 def subscribe(
     account_id: UUID,
     *,
@@ -61,12 +46,12 @@ def subscribe(
     with transaction.atomic():
         account = lock_account(account_id)
         _refuse_unless_fitting(account, plan, started_at)
-        subscription = _make(account, plan, now, interval=interval, agreed=agreed)
+        subscription = make_subscription(account, plan, now, interval=interval, agreed=agreed)
         active = _active(account, started_at)
         if active and active.ends_period and active.expires_at:
             # Cancelled at once: that period ends with its window, and this starts the next.
             return _follow(account, subscription, at=active.expires_at)
-        if active and _terms_of(active) == _terms_of(subscription):
+        if active and terms_of(active) == terms_of(subscription):
             _take_back_changes(account, active, started_at)
             return active
         if active:
@@ -79,6 +64,7 @@ def subscribe(
     return subscription
 
 
+@tells_changes
 def choose_plan(
     account_id: UUID, *, plan_code: str, now: datetime, interval: Interval = Interval.MONTHLY
 ) -> Subscription:
@@ -99,7 +85,7 @@ def choose_plan(
     with transaction.atomic():
         account = lock_account(account_id)
         active = _active(account, now)
-        wanted = _make(account, plan, now, interval=interval, agreed=PLANS_OWN_TERMS)
+        wanted = make_subscription(account, plan, now, interval=interval, agreed=PLANS_OWN_TERMS)
         if active is None or active.ends_period:
             return subscribe(account_id, plan_code=plan_code, now=now, interval=interval)
         if (active.plan_id, active.interval) == (plan.pk, interval):
@@ -108,7 +94,7 @@ def choose_plan(
             raise SubscriptionRefusedError(
                 f"The account is on {active.plan} at agreed terms. Contact sales to change it."
             )
-        if _fee_a_month(wanted) > _fee_a_month(active):
+        if fee_a_month(wanted) > fee_a_month(active):
             committed_until = _committed_until(account, active)
             if committed_until and now < committed_until:
                 # The new subscription has no minimum, and could be cancelled the next minute.
@@ -120,6 +106,7 @@ def choose_plan(
         return change_plan_at_end(account_id, plan_code=plan_code, now=now, interval=interval)
 
 
+@tells_changes
 def change_plan_at_end(
     account_id: UUID,
     *,
@@ -141,11 +128,12 @@ def change_plan_at_end(
         _take_back_changes(account, active, now)
         ends_at = _end_of(account, active, now)
         _end(account, active, at=ends_at, now=now)
-        following = _make(account, plan, now, interval=interval, agreed=agreed)
+        following = make_subscription(account, plan, now, interval=interval, agreed=agreed)
         following.trial_ends_at = None
         return _follow(account, following, at=ends_at)
 
 
+@tells_changes
 def cancel_subscription(account_id: UUID, *, now: datetime) -> Subscription:
     """Let the account's subscription end with its period, year or commitment.
 
@@ -162,6 +150,7 @@ def cancel_subscription(account_id: UUID, *, now: datetime) -> Subscription:
     return active
 
 
+@tells_changes
 def cancel_subscription_now(account_id: UUID, *, now: datetime) -> Subscription:
     """End the account's subscription with this window, and its billing period with it.
 
@@ -189,6 +178,7 @@ def cancel_subscription_now(account_id: UUID, *, now: datetime) -> Subscription:
     return active
 
 
+@tells_changes
 def resume_subscription(account_id: UUID, *, now: datetime) -> Subscription:
     """Take back a cancellation or a change that has not taken effect. Safe to repeat.
 
@@ -206,87 +196,15 @@ def resume_subscription(account_id: UUID, *, now: datetime) -> Subscription:
     return active
 
 
-def _make(
-    account: Account, plan: Plan, now: datetime, *, interval: Interval, agreed: AgreedTerms
-) -> Subscription:
-    """Return a subscription from `now` on at the plan's terms or the agreed ones, not saved."""
-    own_fee = plan.annual_fee if interval is Interval.ANNUAL else plan.monthly_fee
-    fee = own_fee if agreed.fee is None else agreed.fee
-    if plan.is_custom and (fee is None or agreed.price_book is None):
-        raise SubscriptionRefusedError(
-            f"{plan} has neither fee nor prices of its own: agree a fee, and give it a price "
-            "book of the account."
-        )
-    if fee is None:
-        raise SubscriptionRefusedError(f"{plan} has no {interval} fee. Choose the other billing.")
-    book = agreed.price_book
-    if book and book.account_id != account.pk:
-        raise SubscriptionRefusedError(
-            f"{book} is no price book of this account. Name one whose account it is."
-        )
-    if (agreed.commitment_minimum is None) != (agreed.commitment_months is None):
-        raise SubscriptionRefusedError(
-            "Give a commitment both a minimum and a term of months, or neither."
-        )
-    trial_days = plan.trial_days if agreed.trial_days is None else agreed.trial_days
-    credits_ = agreed.monthly_credits
-    # The provider knows the plan's own fee, by the month; whatever else was agreed we ask for.
-    is_plans_own = interval is Interval.MONTHLY and agreed == PLANS_OWN_TERMS
-    return Subscription(
-        account=account,
-        plan=plan,
-        price_book=book,
-        interval=interval,
-        fee=fee,
-        monthly_credits=plan.monthly_credits if credits_ is None else credits_,
-        provider_price_id=plan.stripe_price_id if is_plans_own else "",
-        credit_rollover_periods=plan.credit_rollover_periods,
-        time_zone=account.time_zone,
-        recorded_at=now,
-        started_at=now.replace(microsecond=0),
-        trial_ends_at=_trial_end(account, plan, now.replace(microsecond=0), trial_days),
-        commitment_minimum=agreed.commitment_minimum,
-        commitment_months=agreed.commitment_months,
-    )
-
-
-def _trial_end(
-    account: Account, plan: Plan, started_at: datetime, trial_days: int
-) -> datetime | None:
-    """Return the end of the trial, or None: a plan is tried once by an account."""
-    has_tried = Subscription.objects.filter(
-        account=account, plan=plan, trial_ends_at__isnull=False
-    ).exists()
-    return started_at + timedelta(days=trial_days) if trial_days and not has_tried else None
-
-
 def _follow(account: Account, subscription: Subscription, *, at: datetime) -> Subscription:
     """Start a subscription where another ends; return the one that is waiting if it is alike."""
     waiting = Subscription.objects.filter(account=account, started_at=at).first()
-    if waiting and _terms_of(waiting) == _terms_of(subscription):
+    if waiting and terms_of(waiting) == terms_of(subscription):
         return waiting
     _drop_changes_to_come(account, at - _SECOND)
     subscription.started_at = at
     subscription.save(force_insert=True)
     return subscription
-
-
-def _terms_of(subscription: Subscription) -> tuple[object, ...]:
-    return (
-        subscription.plan_id,
-        subscription.interval,
-        subscription.fee,
-        subscription.price_book_id,
-        subscription.monthly_credits,
-        subscription.provider_price_id,
-        subscription.commitment_minimum,
-        subscription.commitment_months,
-    )
-
-
-def _fee_a_month(subscription: Subscription) -> Fraction:
-    months = MONTHS_OF_A_YEAR if subscription.interval == Interval.ANNUAL else 1
-    return Fraction(subscription.fee) / months
 
 
 def _active(account: Account, moment: datetime) -> Subscription | None:
