@@ -44,6 +44,12 @@ VARIABLES: dict[str, Variable] = {
             "off, optional or required: whether staff sign in with a second factor. "
             "Empty: required; optional on the embedded services and with DEBUG.",
         ),
+        Variable(
+            "SIGN_UP",
+            "invitation",
+            "Who may become a customer at the customer's page: open (anybody with an e-mail "
+            "address), invitation (whom an owner invites) or off (nobody new).",
+        ),
         Variable("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR."),
         Variable("WEB_PORT", "8000", "Port of the web server started by `make run`."),
         Variable("FLOWER_PORT", "5555", "Port of Flower started by `make run`."),

@@ -101,6 +101,7 @@ INSTALLED_APPS = [
     "unfold.contrib.filters",
     "unfold.contrib.import_export",
     "soulbox",
+    "soulbox.portal",
     "payments",
     "billing",
     "metering",
@@ -161,6 +162,12 @@ STAFF_TWO_FACTOR = environment.choice("STAFF_TWO_FACTOR", ("off", "optional", "r
 OTP_TOTP_ISSUER = "SoulBox Billing"
 # Seconds to wait after a wrong code, doubled by each one that follows.
 OTP_TOTP_THROTTLE_FACTOR = OTP_STATIC_THROTTLE_FACTOR = 1
+
+# The customer's page.
+SIGN_UP = environment.choice("SIGN_UP", ("open", "invitation", "off"))
+LOGIN_URL = "portal:sign-in"
+# Of the links that are mailed to choose a new password.
+PASSWORD_RESET_TIMEOUT = 3 * 60 * 60
 
 STATIC_URL = "static/"
 # On the embedded services there is no collectstatic step: files come from their packages.

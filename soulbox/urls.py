@@ -20,4 +20,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include("billing.urls")),
     path("api/v1/", include("payments.urls")),
     path("api/v1/metering/", include("metering.api.urls")),
+    path("", include("soulbox.portal.urls")),
 ]
