@@ -110,6 +110,14 @@ def tell_reached_budgets() -> None:
             return
 
 
+@shared_task(name="billing.tasks.forget_old_calls")
+def forget_old_calls() -> None:
+    """Remove what calls with an Idempotency-Key were answered more than a day ago."""
+    for _ in range(TURNS_A_RUN):
+        if not services.forget_old_calls(datetime.now(UTC)):
+            return
+
+
 def _take_turns(note: Callable[..., UUID | None], key: str) -> None:
     for _ in range(TURNS_A_RUN):
         # The cache may forget it: then a round begins again, which is a repeat and no harm.

@@ -5,23 +5,21 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.exceptions import NotAuthenticated, NotFound
-from rest_framework.generics import ListAPIView, RetrieveAPIView
+from rest_framework.exceptions import NotFound
+from rest_framework.generics import ListAPIView
 from rest_framework.negotiation import DefaultContentNegotiation
-from rest_framework.pagination import CursorPagination
 from rest_framework.permissions import AllowAny
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from billing import queries, services
+from billing.api.views import AccountListView, AccountObjectView, AccountView
 from billing.cost_queries import (
     CostsByKey,
     SpanRefusedError,
@@ -29,7 +27,7 @@ from billing.cost_queries import (
     cost_by_sandbox,
 )
 from billing.explain_queries import NoSuchLineError, explain_line, windows_of
-from billing.models import ApiKey, CreditNote, Invoice, InvoiceFile, Plan
+from billing.models import CreditNote, Invoice, InvoiceFile, Plan
 from billing.serializers.costs import LABEL, CostsQuerySerializer, CostsSerializer
 from billing.serializers.coverage import AccountCoverageSerializer, DaysQuerySerializer
 from billing.serializers.credit_notes import CreditNoteSerializer
@@ -48,38 +46,20 @@ from metering.labels import LabelNameError
 from metering.period import Period
 
 
-class NewestFirst(CursorPagination):
-    """Pages of invoices, the newest period first."""
-
-    ordering = ("-period_start", "-id")
-    page_size = 50
-
-    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> Any:
-        """Return one page. Raises NotFound for a cursor that no page of ours gave."""
-        try:
-            return super().paginate_queryset(queryset, request, view)
-        except (ValueError, ValidationError):
-            raise NotFound(self.invalid_cursor_message) from None
-
-
-class LastIssuedFirst(NewestFirst):
-    """Pages of credit notes, the last issued first."""
-
-    ordering = ("-issued_at", "-id")
-
-
-class UsageCurrent(APIView):
+class UsageCurrent(AccountView):
     """What the account used, and what it costs, in its billing period so far."""
 
     @extend_schema(operation_id="usage_current", responses=CurrentUsageSerializer)
     def get(self, request: Request) -> Response:
         """Return usage, cost and forecast of the billing period, counted up to `as_of`."""
-        current = queries.current_usage(_account_of(request), now=datetime.now(UTC))
+        current = queries.current_usage(self.account_id, now=datetime.now(UTC))
         return Response(CurrentUsageSerializer(current).data)
 
 
-class UsageCoverage(APIView):
+class UsageCoverage(AccountView):
     """How much of what the account ran was measured, and the gaps."""
+
+    query_serializer = DaysQuerySerializer
 
     @extend_schema(
         operation_id="usage_coverage",
@@ -88,38 +68,42 @@ class UsageCoverage(APIView):
     )
     def get(self, request: Request) -> Response:
         """Return the coverage of at most 92 local days: all of it, by day and by sandbox."""
-        asked = DaysQuerySerializer(data=request.query_params)
-        asked.is_valid(raise_exception=True)
-        coverage = account_coverage(_account_of(request), **asked.validated_data)
+        asked = self.query()
+        coverage = account_coverage(self.account_id, **asked)
         return Response(AccountCoverageSerializer(coverage).data)
 
 
-class UsageCosts(APIView):
+class UsageCosts(AccountView):
     """Whose cost it was: by sandbox, or by the value of a label."""
+
+    query_serializer = CostsQuerySerializer
+
+    def query_context(self) -> dict[str, datetime]:
+        """Return the time that the days asked for may go up to."""
+        return {"now": datetime.now(UTC)}
 
     @extend_schema(
         operation_id="usage_costs", parameters=[CostsQuerySerializer], responses=CostsSerializer
     )
     def get(self, request: Request) -> Response:
         """Return the exact cost of at most 92 days, shared out by what was used."""
-        asked = CostsQuerySerializer(data=request.query_params, context={"now": datetime.now(UTC)})
-        asked.is_valid(raise_exception=True)
-        return Response(CostsSerializer(_costs(request, **asked.validated_data)).data)
+        asked = self.query()
+        return Response(CostsSerializer(_costs(self.account_id, **asked)).data)
 
 
-class InvoiceList(ListAPIView[Invoice]):
+class InvoiceList(AccountListView[Invoice]):
     """The account's invoices."""
 
     serializer_class = InvoiceSerializer
-    pagination_class = NewestFirst
+    ordering = ("-period_start", "-id")
     queryset = Invoice.objects.none()
 
     def get_queryset(self) -> QuerySet[Invoice]:
         """Return the invoices of the key's account and of no other."""
-        return queries.invoices_of(_account_of(self.request))
+        return queries.invoices_of(self.account_id)
 
 
-class InvoiceDetail(RetrieveAPIView[Invoice]):
+class InvoiceDetail(AccountObjectView[Invoice]):
     """One invoice with its lines. Another account's invoice is not found."""
 
     serializer_class = InvoiceWithLinesSerializer
@@ -127,7 +111,7 @@ class InvoiceDetail(RetrieveAPIView[Invoice]):
 
     def get_queryset(self) -> QuerySet[Invoice]:
         """Return the invoices of the key's account and of no other."""
-        invoices = queries.invoices_of(_account_of(self.request))
+        invoices = queries.invoices_of(self.account_id)
         return invoices.prefetch_related("lines__parts", "applied_discounts", "credit_notes")
 
 
@@ -146,10 +130,12 @@ class AnyAccept(DefaultContentNegotiation):
         return renderer, str(renderer.media_type)
 
 
-class InvoiceDownload(APIView):
+class InvoiceDownload(AccountView):
     """An invoice as a file. Another account's invoice is not found."""
 
     content_negotiation_class = AnyAccept
+
+    query_serializer = DownloadQuerySerializer
 
     @extend_schema(
         operation_id="invoice_download",
@@ -165,32 +151,33 @@ class InvoiceDownload(APIView):
 
         A draft is marked as one, and what is void as void.
         """
-        _require_invoice(request, pk)
-        asked = DownloadQuerySerializer(data=request.query_params)
-        asked.is_valid(raise_exception=True)
+        _require_invoice(self.account_id, pk)
+        asked = self.query()
         return file_response(
             services.invoice_file(
-                pk, format=InvoiceFile.Format(asked.validated_data["format"]), now=datetime.now(UTC)
+                pk, format=InvoiceFile.Format(asked["format"]), now=datetime.now(UTC)
             )
         )
 
 
-class CreditNoteList(ListAPIView[CreditNote]):
+class CreditNoteList(AccountListView[CreditNote]):
     """The credit notes of the account's invoices."""
 
     serializer_class = CreditNoteSerializer
-    pagination_class = LastIssuedFirst
+    ordering = ("-issued_at", "-id")
     queryset = CreditNote.objects.none()
 
     def get_queryset(self) -> QuerySet[CreditNote]:
         """Return the credit notes of the key's account and of no other."""
-        return queries.credit_notes_of(_account_of(self.request))
+        return queries.credit_notes_of(self.account_id)
 
 
-class CreditNoteDownload(APIView):
+class CreditNoteDownload(AccountView):
     """A credit note as a file. Another account's credit note is not found."""
 
     content_negotiation_class = AnyAccept
+
+    query_serializer = DownloadQuerySerializer
 
     @extend_schema(
         operation_id="credit_note_download",
@@ -203,16 +190,17 @@ class CreditNoteDownload(APIView):
     )
     def get(self, request: Request, pk: int) -> HttpResponse:
         """Return the document, which says the same each time."""
-        if not queries.credit_notes_of(_account_of(request)).filter(pk=pk).exists():
+        if not queries.credit_notes_of(self.account_id).filter(pk=pk).exists():
             raise NotFound
-        asked = DownloadQuerySerializer(data=request.query_params)
-        asked.is_valid(raise_exception=True)
-        format_ = InvoiceFile.Format(asked.validated_data["format"])
+        asked = self.query()
+        format_ = InvoiceFile.Format(asked["format"])
         return file_response(services.credit_note_file(pk, format=format_))
 
 
-class LineExplanation(APIView):
+class LineExplanation(AccountView):
     """Where an invoice line comes from. Another account's invoice is not found."""
+
+    query_serializer = ExplainQuerySerializer
 
     @extend_schema(
         operation_id="invoice_line_explain",
@@ -224,18 +212,19 @@ class LineExplanation(APIView):
 
         It says itself, in `sums`, whether all of it adds up to the line and to the invoice.
         """
-        _require_invoice(request, pk)
-        asked = ExplainQuerySerializer(data=request.query_params)
-        asked.is_valid(raise_exception=True)
+        _require_invoice(self.account_id, pk)
+        asked = self.query()
         try:
-            explanation = explain_line(pk, line, **asked.validated_data)
+            explanation = explain_line(pk, line, **asked)
         except NoSuchLineError as error:
             raise NotFound(str(error)) from None
         return Response(ExplanationSerializer(explanation).data)
 
 
-class LineWindows(APIView):
+class LineWindows(AccountView):
     """The windows of one life that an invoice line rests on."""
+
+    query_serializer = WindowsQuerySerializer
 
     @extend_schema(
         operation_id="invoice_line_windows",
@@ -244,11 +233,10 @@ class LineWindows(APIView):
     )
     def get(self, request: Request, pk: int, line: int, life: int) -> Response:
         """Return at most 1,000 windows, in order, as far as usage records are still kept."""
-        _require_invoice(request, pk)
-        asked = WindowsQuerySerializer(data=request.query_params)
-        asked.is_valid(raise_exception=True)
+        _require_invoice(self.account_id, pk)
+        asked = self.query()
         try:
-            windows = windows_of(pk, line, life, **asked.validated_data)
+            windows = windows_of(pk, line, life, **asked)
         except NoSuchLineError as error:
             raise NotFound(str(error)) from None
         return Response(LifeWindowSerializer(windows, many=True).data)
@@ -278,10 +266,10 @@ def file_response(file: services.RenderedInvoice) -> HttpResponse:
 
 
 def _costs(
-    request: Request, *, start: datetime, end: datetime, group_by: str, label: str = ""
+    account_id: UUID, *, start: datetime, end: datetime, group_by: str, label: str = ""
 ) -> CostsByKey[Any]:
     """Return the costs asked for. Raises ValidationError naming the field that is no good."""
-    account_id, period = _account_of(request), Period(start, end)
+    period = Period(start, end)
     try:
         if group_by == LABEL:
             return cost_by_label(account_id, period, name=label)
@@ -292,13 +280,7 @@ def _costs(
         raise serializers.ValidationError({error.field: [error.message]}) from None
 
 
-def _require_invoice(request: Request, invoice_id: int) -> None:
+def _require_invoice(account_id: UUID, invoice_id: int) -> None:
     """Raise NotFound unless the invoice is of the key's account."""
-    if not queries.invoices_of(_account_of(request)).filter(pk=invoice_id).exists():
+    if not queries.invoices_of(account_id).filter(pk=invoice_id).exists():
         raise NotFound
-
-
-def _account_of(request: Request) -> UUID:
-    if not isinstance(request.auth, ApiKey):
-        raise NotAuthenticated
-    return request.auth.account_id

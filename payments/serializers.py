@@ -5,6 +5,7 @@ from __future__ import annotations
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from billing.api.serializers import StrictSerializer
 from billing.money import Money
 from billing.serializers.fields import DECIMAL_TEXT
 from payments.failures import failure_words
@@ -32,7 +33,7 @@ class PaymentMethodSerializer(serializers.ModelSerializer[PaymentMethod]):
         return f"{method.expires_year:04}-{method.expires_month:02}"
 
 
-class AddMethodSerializer(serializers.Serializer[object]):
+class AddMethodSerializer(StrictSerializer[object]):
     """How a payment method is to be added; or, with `setup_intent`, that it was confirmed."""
 
     flow = serializers.ChoiceField(
@@ -60,12 +61,6 @@ class AddingSerializer(serializers.Serializer[object]):
         allow_null=True, help_text="For stripe.confirmCardSetup in the customer's browser."
     )
     portal_url = serializers.CharField(allow_null=True, help_text="It soon expires.")
-
-
-class RefusalSerializer(serializers.Serializer[object]):
-    """Why it was not done, and what helps."""
-
-    detail = serializers.CharField()
 
 
 @extend_schema_field(DECIMAL_TEXT)

@@ -112,6 +112,7 @@ INSTALLED_APPS = [
     "django_otp.plugins.otp_totp",
     "django_otp.plugins.otp_static",
     "rest_framework",
+    "django_filters",
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django.contrib.admin",
@@ -123,10 +124,13 @@ INSTALLED_APPS = [
     "django.contrib.postgres",
 ]
 MIDDLEWARE = [
+    "soulbox.doors.request_id",
+    "soulbox.doors.api_limits",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
+    "soulbox.doors.ConditionalAnswers",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django_otp.middleware.OTPMiddleware",
@@ -181,13 +185,20 @@ USE_I18N = False
 FORMAT_MODULE_PATH = "soulbox.formats"
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["billing.authentication.ApiKeyAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "billing.api.authentication.ApiKeyAuthentication",
+        "billing.api.authentication.MemberAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["billing.api.permissions.HasScope"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["billing.api.parsing.JsonParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.CursorPagination",
-    "PAGE_SIZE": 50,
+    "DEFAULT_PAGINATION_CLASS": "billing.api.pages.Pages",
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_METADATA_CLASS": None,
+    "EXCEPTION_HANDLER": "billing.api.problems.answer_with_problem",
+    # `format` is a parameter of downloads, and picks no renderer.
+    "URL_FORMAT_OVERRIDE": None,
     "UNAUTHENTICATED_USER": None,
     "UNAUTHENTICATED_TOKEN": None,
     "COERCE_DECIMAL_TO_STRING": True,
@@ -202,6 +213,10 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SERVE_PERMISSIONS": [],
     "SERVE_AUTHENTICATION": [],
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "billing.api.document.complete",
+    ],
 }
 
 
@@ -264,6 +279,7 @@ STRIPE_HERE = None if STRIPE_API_KEY or not EMBEDDED else stripe_here.read(HOME)
 if STRIPE_HERE:
     STRIPE_API_KEY, STRIPE_API_BASE = STRIPE_HERE.api_key, STRIPE_HERE.url
     STRIPE_WEBHOOK_SECRETS = [STRIPE_HERE.webhook_secret]
+STRIPE_IS_TEST = STRIPE_API_KEY.startswith(("sk_test_", "rk_test_"))
 STRIPE_TIMEOUT_S: float = environment.integer("STRIPE_TIMEOUT")
 PAYMENTS_RETURN_URL = environment.text("PAYMENTS_RETURN_URL") or PUBLIC_URL
 CARD_EXPIRY_NOTICE_DAYS = environment.integer("CARD_EXPIRY_NOTICE_DAYS")

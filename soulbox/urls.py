@@ -4,8 +4,13 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
+from billing.api.codes import problem_codes
 from billing.operator_views import GenerateInvoices, UsageReport
 from soulbox.metrics import metrics
+
+handler400 = "soulbox.doors.bad_request"
+handler404 = "soulbox.doors.not_found"
+handler500 = "soulbox.doors.server_error"
 
 urlpatterns: list[URLPattern | URLResolver] = [
     # The operator's routes stand before the admin, which would send a program to its log-in page.
@@ -17,6 +22,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("metrics", metrics, name="metrics"),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("api/problems", problem_codes, name="problems"),
     path("api/v1/", include("billing.urls")),
     path("api/v1/", include("payments.urls")),
     path("api/v1/metering/", include("metering.api.urls")),

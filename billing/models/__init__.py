@@ -13,6 +13,7 @@ from billing.models.credits import CreditEntry, CreditGrant, TopUp
 from billing.models.desk import DeskCoverage, DeskDay, DeskRunning, DeskSlice
 from billing.models.discounts import DiscountRule
 from billing.models.evidence import InvoiceEvidence
+from billing.models.idempotency import IdempotentCall
 from billing.models.invoice_files import InvoiceDays, InvoiceFile, InvoiceMismatch
 from billing.models.invoice_lines import (
     InvoiceDiscount,
@@ -50,6 +51,7 @@ __all__ = [
     "DiscountRule",
     "Event",
     "EventType",
+    "IdempotentCall",
     "Invitation",
     "Invoice",
     "InvoiceAdjustment",

@@ -4,6 +4,7 @@ import uuid
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
 
@@ -17,6 +18,7 @@ from billing.periods import LAST_ANCHOR_DAY, Cycle
 from billing.totals import Tax
 from metering.period import Period
 
+SCOPE_NAMES = ["read", "write", "metering", "admin"]
 UNKNOWN_ZONE = "Use an IANA time zone, as in Europe/Berlin."
 
 
@@ -156,15 +158,31 @@ class Account(models.Model):
         return Period(self.open_period_start, self.open_period_end)
 
 
+def default_scopes() -> list[str]:
+    """Return what a key may do unless something else is chosen: all but what owners do."""
+    return [ApiKey.Scope.READ, ApiKey.Scope.WRITE]
+
+
 class ApiKey(models.Model):
     """A customer's key to the API. The key itself is shown once and not kept."""
 
+    class Scope(models.TextChoices):
+        """What a key, or a member, may do with the API."""
+
+        READ = "read", "read everything of the account"
+        WRITE = "write", "change plan, payment methods and budgets"
+        METERING = "metering", "have a sandbox read at once"
+        ADMIN = "admin", "manage keys, webhooks, members and the account"
+
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="api_keys")
     name = models.CharField(max_length=100)
+    scopes = ArrayField(models.CharField(max_length=16, choices=Scope), default=default_scopes)
     # The first characters, for people to tell keys apart; too few to guess the rest.
     prefix = models.CharField(max_length=20)
     key_hash = models.CharField(max_length=64, editable=False)  # SHA-256, hexadecimal
     created_at = models.DateTimeField()
+    # Refused from then on. Null: never.
+    expires_at = models.DateTimeField(null=True, blank=True)
     # To the minute: a write at every request would cost more than it tells.
     last_used_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
@@ -172,7 +190,13 @@ class ApiKey(models.Model):
     class Meta:
         verbose_name = "API key"
         ordering = ("-created_at",)
-        constraints = (models.UniqueConstraint(fields=["key_hash"], name="api_key_hash_is_unique"),)
+        constraints = (
+            models.UniqueConstraint(fields=["key_hash"], name="api_key_hash_is_unique"),
+            models.CheckConstraint(
+                condition=Q(scopes__len__gt=0, scopes__contained_by=SCOPE_NAMES),
+                name="api_key_has_scopes_that_exist",
+            ),
+        )
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"

@@ -13,10 +13,13 @@ from billing.services.accounts import (
     unpark_account,
 )
 from billing.services.api_keys import (
+    ApiKeyRefusedError,
     IssuedApiKey,
+    NoSuchApiKeyError,
     authenticate_api_key,
     issue_api_key,
     revoke_api_key,
+    rotate_api_key,
 )
 from billing.services.billing_run import (
     draft_due_invoices,
@@ -51,6 +54,7 @@ from billing.services.credits import (
 )
 from billing.services.desk import add_up_desk
 from billing.services.finalising import InvoiceNotReadyError, UsageUnpricedError
+from billing.services.idempotency import forget_old_calls
 from billing.services.invitations import (
     InvitationRefusedError,
     NoSuchInvitationError,
@@ -162,6 +166,7 @@ __all__ = [
     "AccountRefusedError",
     "Actor",
     "AgreedTerms",
+    "ApiKeyRefusedError",
     "Author",
     "Because",
     "BulkRefusedError",
@@ -182,6 +187,7 @@ __all__ = [
     "MirrorRefusedError",
     "MirroredInvoice",
     "MirroredLine",
+    "NoSuchApiKeyError",
     "NoSuchInvitationError",
     "NotConservedError",
     "OperatorKeyRefusedError",
@@ -233,6 +239,7 @@ __all__ = [
     "finalise_due_invoices",
     "finalise_invoice",
     "find_invitation",
+    "forget_old_calls",
     "generate_invoices",
     "give_back_unused_fees",
     "give_up_old_messages",
@@ -277,6 +284,7 @@ __all__ = [
     "revoke_api_key",
     "revoke_credit",
     "revoke_operator_key",
+    "rotate_api_key",
     "send_again",
     "send_invoice",
     "send_next_message",

@@ -134,9 +134,3 @@ class CollectedSerializer(serializers.Serializer[Any]):
     """What was read."""
 
     read = serializers.IntegerField(help_text="How many running lives of the sandbox were read.")
-
-
-class ErrorSerializer(serializers.Serializer[Any]):
-    """Why the call as a whole was refused."""
-
-    detail = serializers.CharField()

@@ -18,7 +18,6 @@ from metering.api.parsers import EventBatchParser, EventParser, SamplesParser
 from metering.api.parsing import Said, read_samples, read_uuid
 from metering.api.serializers import (
     CollectedSerializer,
-    ErrorSerializer,
     IntakeSerializer,
     SampleCallSerializer,
     SampleEventSerializer,
@@ -29,8 +28,6 @@ from metering.source import SourceError
 from metering.stream import StreamUnavailableError
 
 RETRY_AFTER_S = 5
-
-_REFUSED = {401: ErrorSerializer, 403: ErrorSerializer, 503: ErrorSerializer}
 
 
 class UnavailableError(APIException):
@@ -59,11 +56,7 @@ class Samples(APIView):
         },
         responses={
             200: IntakeSerializer,
-            400: ErrorSerializer,
-            413: ErrorSerializer,
-            415: ErrorSerializer,
             422: IntakeSerializer,
-            **_REFUSED,
         },
     )
     def post(self, request: Request) -> Response:
@@ -108,9 +101,6 @@ class SandboxCollect(APIView):
         request=None,
         responses={
             200: CollectedSerializer,
-            400: ErrorSerializer,
-            404: ErrorSerializer,
-            **_REFUSED,
         },
     )
     def post(self, request: Request, sandbox_id: str) -> Response:

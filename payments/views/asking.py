@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from uuid import UUID
 
 from rest_framework import status
-from rest_framework.exceptions import APIException, NotAuthenticated
-from rest_framework.request import Request
+from rest_framework.exceptions import APIException
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
-from billing.models import ApiKey
+from billing.api.idempotency import CLAIM
+from billing.api.views import AccountView
 from payments.provider import BusyError, NoAnswerError, NotSetUpError, ProviderError
 
 logger = logging.getLogger(__name__)
@@ -32,21 +30,17 @@ class ConflictError(APIException):
     default_code = "conflict"
 
 
-class ProviderView(APIView):
+class ProviderView(AccountView):
     """A view whose service asks the provider. What goes wrong there is answered in words."""
+
+    # What is to be asked is committed first.
+    idempotency = CLAIM
 
     def handle_exception(self, exc: Exception) -> Response:
         """Return the answer to an error; the provider's are turned into HTTP's."""
         if isinstance(exc, ProviderError):
             exc = _as_http(exc)
         return super().handle_exception(exc)
-
-
-def account_of(request: Request) -> UUID:
-    """Return the account of the request's key. Raises NotAuthenticated."""
-    if not isinstance(request.auth, ApiKey):
-        raise NotAuthenticated
-    return request.auth.account_id
 
 
 def _as_http(error: ProviderError) -> APIException:

@@ -14,7 +14,6 @@ from payments.serializers import (
     AddingSerializer,
     AddMethodSerializer,
     PaymentMethodSerializer,
-    RefusalSerializer,
 )
 from payments.services.method_changes import (
     MethodRefusedError,
@@ -27,7 +26,7 @@ from payments.services.method_changes import (
     remove_method,
 )
 from payments.tasks import hurry_account
-from payments.views.asking import ConflictError, ProviderView, account_of
+from payments.views.asking import ConflictError, ProviderView
 
 
 class PaymentMethods(ProviderView):
@@ -36,7 +35,7 @@ class PaymentMethods(ProviderView):
     @extend_schema(operation_id="payment_methods", responses=PaymentMethodSerializer(many=True))
     def get(self, request: Request) -> Response:
         """Return the account's payment methods, the default one first."""
-        return Response(_listed(account_of(request)))
+        return Response(_listed(self.account_id))
 
     @extend_schema(
         operation_id="payment_method_add",
@@ -44,10 +43,6 @@ class PaymentMethods(ProviderView):
         responses={
             200: PaymentMethodSerializer(many=True),
             201: AddingSerializer,
-            404: RefusalSerializer,
-            409: RefusalSerializer,
-            429: RefusalSerializer,
-            503: RefusalSerializer,
         },
     )
     def post(self, request: Request) -> Response:
@@ -55,7 +50,7 @@ class PaymentMethods(ProviderView):
 
         Card numbers go from the customer's browser to Stripe, and never to us.
         """
-        account_id, now = account_of(request), datetime.now(UTC)
+        account_id, now = self.account_id, datetime.now(UTC)
         asked = AddMethodSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         try:
@@ -78,15 +73,12 @@ class PaymentMethodDetail(ProviderView):
         operation_id="payment_method_remove",
         responses={
             204: None,
-            404: RefusalSerializer,
-            409: RefusalSerializer,
-            503: RefusalSerializer,
         },
     )
     def delete(self, request: Request, pk: int) -> Response:
         """Remove a payment method; not the only one while an invoice is not paid."""
         try:
-            remove_method(account_of(request), pk, now=datetime.now(UTC))
+            remove_method(self.account_id, pk, now=datetime.now(UTC))
         except NoSuchMethodError:
             raise NotFound from None
         except MethodRefusedError as error:
@@ -102,15 +94,12 @@ class DefaultPaymentMethod(ProviderView):
         request=None,
         responses={
             200: PaymentMethodSerializer,
-            404: RefusalSerializer,
-            409: RefusalSerializer,
-            503: RefusalSerializer,
         },
     )
     def post(self, request: Request, pk: int) -> Response:
         """Charge this payment method from now on."""
         try:
-            method = choose_default(account_of(request), pk, now=datetime.now(UTC))
+            method = choose_default(self.account_id, pk, now=datetime.now(UTC))
             hurry_account(method.account_id)
         except NoSuchMethodError:
             raise NotFound from None

@@ -11,6 +11,7 @@ from billing.models import Account
 from metering.models import Gap, Life
 from metering.summaries import summarise_usage
 from tests.billing.usage import NOON, open_account, record_usage
+from tests.problems import errors_of
 
 pytestmark = pytest.mark.django_db
 
@@ -92,7 +93,7 @@ def test_days_that_cannot_be_are_refused_by_the_name_of_the_field(
 ) -> None:
     answer = get(f"usage/coverage?{query}", open_account())
     assert answer.status_code == 400
-    assert said in str(answer.json()[field])
+    assert said in str(errors_of(answer)[field])
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from billing.reports.catalogue import REPORTS
 from tests.billing.admin_pages import finance, text_of, viewer
 from tests.billing.reports.world import MID_JUNE, bill_a_busy_may
 from tests.billing.usage import NOON, bill, open_account, record_usage
+from tests.problems import errors_of
 
 pytestmark = pytest.mark.django_db
 
@@ -78,7 +79,7 @@ def test_a_question_that_is_no_good_is_refused_by_its_field(
 ) -> None:
     response = Client().get(ROUTE, asked, headers=operator())
     assert response.status_code == 400
-    assert list(response.json()) == [field]
+    assert list(errors_of(response)) == [field]
 
 
 def test_nobody_gets_in_without_an_operators_key_nor_is_sent_to_log_in() -> None:

@@ -1,0 +1,74 @@
+"""Who calls the API for which account, and what they may do there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.contrib.auth.models import User
+from django.contrib.sessions.backends.base import SessionBase
+from rest_framework.exceptions import NotAuthenticated
+from rest_framework.request import Request
+
+from billing.models import ApiKey, Membership
+
+Scope = ApiKey.Scope
+
+CHOSEN_ACCOUNT = "account"
+"""Where a session keeps which of a member's accounts is looked at, as text."""
+
+SCOPES_OF_ROLE: Mapping[str, frozenset[str]] = {
+    Membership.Role.VIEWER: frozenset({Scope.READ}),
+    Membership.Role.BILLING: frozenset({Scope.READ, Scope.WRITE}),
+    Membership.Role.OWNER: frozenset(Scope.values),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A valid key of an account, or a member of it who is signed in. What a request's `auth` is."""
+
+    account_id: UUID
+    scopes: frozenset[str]
+    key: ApiKey | None = None
+    role: str = ""
+    user: User | None = None
+
+    def may(self, scope: str) -> bool:
+        """Return whether the caller has the scope."""
+        return scope in self.scopes
+
+
+def caller_of(request: Request) -> Caller:
+    """Return who calls. Raises NotAuthenticated."""
+    if not isinstance(request.auth, Caller):
+        raise NotAuthenticated
+    return request.auth
+
+
+def key_caller(key: ApiKey) -> Caller:
+    """Return the holder of a valid key."""
+    return Caller(account_id=key.account_id, scopes=frozenset(key.scopes), key=key)
+
+
+def member_caller(membership: Membership, user: User) -> Caller:
+    """Return a member who is signed in."""
+    return Caller(
+        account_id=membership.account_id,
+        scopes=SCOPES_OF_ROLE[membership.role],
+        role=membership.role,
+        user=user,
+    )
+
+
+def membership_of(user: User, session: SessionBase) -> Membership | None:
+    """Return the membership in the account that the session chose, else in the user's first one."""
+    memberships = list(
+        Membership.objects.filter(user=user)
+        .select_related("account")
+        .order_by("account__name", "pk")
+    )
+    chosen = session.get(CHOSEN_ACCOUNT)
+    of_chosen = [one for one in memberships if str(one.account_id) == chosen]
+    return next(iter(of_chosen or memberships), None)
