@@ -18,6 +18,9 @@ ROUND = timedelta(days=1)
 """All final invoices are looked at once in it."""
 SENDING_TIME = timedelta(seconds=30)
 """A sweep begins no e-mail after it; the longest wait for a server comes on top."""
+WRITING_TIME = timedelta(seconds=10)
+"""A sweep begins no batch of invoices' events after it."""
+FORGETTING_TIME = timedelta(minutes=1)
 TURNS_A_RUN = 20
 """Of a hundred accounts each: about a minute's work."""
 _NOTED_UP_TO = "billing.unpriced_usage_noted_up_to"
@@ -98,6 +101,25 @@ def sweep_mail() -> None:
     for _ in range(MESSAGES_A_SWEEP):
         now = datetime.now(UTC)
         if now - started > SENDING_TIME or not services.send_next_message(now):
+            return
+
+
+@shared_task(name="billing.tasks.sweep_webhooks")
+def sweep_webhooks() -> None:
+    """Write the events of invoices, and send what waits for customers' endpoints."""
+    started = datetime.now(UTC)
+    while services.write_invoice_events(datetime.now(UTC)):
+        if datetime.now(UTC) - started > WRITING_TIME:
+            break
+    services.send_due_webhooks(lambda: datetime.now(UTC))
+
+
+@shared_task(name="billing.tasks.forget_old_events")
+def forget_old_events() -> None:
+    """Delete events and deliveries that are older than they are kept."""
+    started = datetime.now(UTC)
+    while services.forget_old_events(datetime.now(UTC)):
+        if datetime.now(UTC) - started > FORGETTING_TIME:
             return
 
 

@@ -28,6 +28,7 @@ POSTGRESQL_IS_SILENT = "soulbox.E004"
 REDIS_IS_OLD = "soulbox.E005"
 REDIS_IS_UNSAFE = "soulbox.E006"
 REDIS_IS_SILENT = "soulbox.E007"
+WEBHOOKS_GO_INSIDE = "soulbox.E008"
 MAIL_IS_NOT_SENT = "soulbox.W001"
 SENDER_IS_NO_ADDRESS = "soulbox.W002"
 SECOND_FACTOR_IS_OFF = "soulbox.W003"
@@ -50,12 +51,7 @@ def debug_is_not_public(
 ) -> list[CheckMessage]:
     """Refuse tracebacks, which show settings and data, on a host that others reach."""
     del app_configs
-    # A wildcard subdomain of localhost is as local as localhost itself.
-    public = [
-        host
-        for host in settings.ALLOWED_HOSTS
-        if host not in LOCAL_HOSTS and not host.endswith(".localhost")
-    ]
+    public = _public_hosts()
     if not (settings.DEBUG and public):
         return []
     return [
@@ -64,6 +60,33 @@ def debug_is_not_public(
             hint="Set DEBUG=no, or ALLOWED_HOSTS=localhost.",
             id=DEBUG_IS_PUBLIC,
         )
+    ]
+
+
+@register(Tags.security)
+def webhooks_stay_outside(
+    app_configs: Sequence[AppConfig] | None, **_options: Any
+) -> list[CheckMessage]:
+    """Refuse to let strangers' webhooks reach what is inside, on a host that others reach."""
+    del app_configs
+    public = _public_hosts()
+    if not (settings.WEBHOOKS_ALLOW_PRIVATE and public):
+        return []
+    return [
+        Error(
+            f"WEBHOOKS_ALLOW_PRIVATE is on and ALLOWED_HOSTS names {', '.join(public)}.",
+            hint="Set WEBHOOKS_ALLOW_PRIVATE=no, or ALLOWED_HOSTS=localhost.",
+            id=WEBHOOKS_GO_INSIDE,
+        )
+    ]
+
+
+def _public_hosts() -> list[str]:
+    # A wildcard subdomain of localhost is as local as localhost itself.
+    return [
+        host
+        for host in settings.ALLOWED_HOSTS
+        if host not in LOCAL_HOSTS and not host.endswith(".localhost")
     ]
 
 

@@ -35,6 +35,12 @@ VARIABLES: dict[str, Variable] = {
         Variable("CACHE_REDIS_URL", "", "Redis for the cache. Empty: as REDIS_URL."),
         Variable("SOULBOX_HOME", ".soulbox", "Folder of the embedded services and their data."),
         Variable("SECRET_KEY", "", "Django's secret. Empty: made once, kept in SOULBOX_HOME."),
+        Variable(
+            "SECRET_KEY_FALLBACKS",
+            "",
+            "Former values of SECRET_KEY, by comma, newest first: what was signed with them, as "
+            "sessions and customers' webhooks, goes on.",
+        ),
         Variable("DEBUG", "no", "yes shows tracebacks in the browser; refused on a public host."),
         Variable("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]", "Host names served, by comma."),
         Variable("CSRF_TRUSTED_ORIGINS", "", "Origins of the web page behind a proxy, by comma."),
@@ -98,6 +104,12 @@ VARIABLES: dict[str, Variable] = {
             "PUBLIC_URL",
             "",
             "Address customers reach the API at, for links in e-mails. Empty: no links.",
+        ),
+        Variable(
+            "WEBHOOKS_ALLOW_PRIVATE",
+            "no",
+            "yes lets customers' webhooks go to private addresses and over http, for development; "
+            "refused on a public host.",
         ),
         Variable(
             "CREDIT_EXPIRY_NOTICE_DAYS", "7", "Days before credit expires that it is told by mail."

@@ -92,6 +92,7 @@ def _secret_key() -> str:
 
 
 SECRET_KEY = _secret_key()
+SECRET_KEY_FALLBACKS = environment.names("SECRET_KEY_FALLBACKS")
 DEBUG = environment.flag("DEBUG")
 ALLOWED_HOSTS = environment.names("ALLOWED_HOSTS")
 CSRF_TRUSTED_ORIGINS = environment.names("CSRF_TRUSTED_ORIGINS")
@@ -258,6 +259,7 @@ STREAM_TIMEOUT_S = 5
 BILLING_GRACE_MINUTES = environment.integer("BILLING_GRACE_MINUTES")
 CREDIT_EXPIRY_NOTICE_DAYS = environment.integer("CREDIT_EXPIRY_NOTICE_DAYS")
 PUBLIC_URL = environment.text("PUBLIC_URL").rstrip("/")
+WEBHOOKS_ALLOW_PRIVATE = environment.flag("WEBHOOKS_ALLOW_PRIVATE")
 BILLING_APPROVAL_THRESHOLD = environment.integer("BILLING_APPROVAL_THRESHOLD")
 BILLING_SAFETY_FACTOR = environment.integer("BILLING_SAFETY_FACTOR")
 BILLING_SAFETY_FLOOR = environment.integer("BILLING_SAFETY_FLOOR")

@@ -31,6 +31,7 @@ class MailMessage(models.Model):
         PAYMENT_FAILED = "payment_failed"
         BUDGET_REACHED = "budget_reached"
         CREDIT_EXPIRING = "credit_expiring"
+        WEBHOOK_DISABLED = "webhook_disabled"
         INVITATION = "invitation"
         ACCOUNT_CLOSING = "account_closing"
         ACCOUNT_CLOSED = "account_closed"

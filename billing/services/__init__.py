@@ -122,6 +122,8 @@ from billing.services.other_invoices import (
     mirror_invoice,
 )
 from billing.services.outgoing import Happening, emit_event, emit_events
+from billing.services.outgoing_invoices import write_invoice_events
+from billing.services.outgoing_retention import forget_old_events
 from billing.services.plan_preview import (
     PlanChange,
     ProrationLine,
@@ -161,6 +163,19 @@ from billing.services.top_ups import (
 )
 from billing.services.unbilled import note_unbilled_late_usage
 from billing.services.unpriced import note_unpriced_usage
+from billing.services.webhook_endpoints import (
+    EndpointChange,
+    IssuedEndpoint,
+    WebhookRefusedError,
+    add_endpoint,
+    change_endpoint,
+    ping_endpoint,
+    redeliver,
+    refuse_url,
+    remove_endpoint,
+    rotate_secret,
+)
+from billing.services.webhook_sending import send_due_webhooks
 
 __all__ = [
     "AccountRefusedError",
@@ -173,6 +188,7 @@ __all__ = [
     "ByHand",
     "CorrectionRefusedError",
     "CreditRefusedError",
+    "EndpointChange",
     "FeeConflictError",
     "Gift",
     "GrantPlan",
@@ -180,6 +196,7 @@ __all__ = [
     "InvitationRefusedError",
     "InvoiceNotReadyError",
     "IssuedApiKey",
+    "IssuedEndpoint",
     "IssuedOperatorKey",
     "LastOwnerError",
     "MemberRefusedError",
@@ -209,9 +226,11 @@ __all__ = [
     "UnknownTimeZoneError",
     "UsageUnpricedError",
     "VoidGuard",
+    "WebhookRefusedError",
     "accept_amount",
     "accept_as_new_user",
     "accept_invitation",
+    "add_endpoint",
     "add_up_desk",
     "approve_correction",
     "authenticate_api_key",
@@ -219,6 +238,7 @@ __all__ = [
     "cancel_subscription",
     "cancel_subscription_now",
     "change_cycle",
+    "change_endpoint",
     "change_plan_at_end",
     "change_role",
     "check_conservation",
@@ -240,6 +260,7 @@ __all__ = [
     "finalise_invoice",
     "find_invitation",
     "forget_old_calls",
+    "forget_old_events",
     "generate_invoices",
     "give_back_unused_fees",
     "give_up_old_messages",
@@ -269,12 +290,16 @@ __all__ = [
     "open_account",
     "open_invitations",
     "park_account",
+    "ping_endpoint",
     "plan_grants",
     "preview_plan_change",
+    "redeliver",
+    "refuse_url",
     "register_void_guard",
     "rehearse_invoices",
     "reissue_invoice",
     "reject_correction",
+    "remove_endpoint",
     "remove_member",
     "request_due_top_ups",
     "request_top_up",
@@ -285,7 +310,9 @@ __all__ = [
     "revoke_credit",
     "revoke_operator_key",
     "rotate_api_key",
+    "rotate_secret",
     "send_again",
+    "send_due_webhooks",
     "send_invoice",
     "send_next_message",
     "set_automatic_top_up",
@@ -299,5 +326,6 @@ __all__ = [
     "void_invoice",
     "withdraw_invitation",
     "write_due_messages",
+    "write_invoice_events",
     "write_off",
 ]

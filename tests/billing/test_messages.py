@@ -156,7 +156,7 @@ def test_what_was_looked_through_is_not_looked_through_again() -> None:
     account = open_with_owner()
     issue_invoice(account)
     services.write_due_messages(JUNE.end)
-    cursor = MailCursor.objects.get()
+    cursor = MailCursor.objects.get(source="invoice transitions")
     assert cursor.looked_until == JUNE.end - OVERLAP
     # A sweep with an older clock leaves it where it is.
     services.write_due_messages(AFTER_MAY)

@@ -108,6 +108,22 @@ def test_debug_is_refused_on_a_public_host(
     assert bool(found) == is_refused
 
 
+@pytest.mark.parametrize(
+    ("hosts", "is_refused"),
+    [(["localhost", "127.0.0.1"], False), (["billing.example.com"], True), (["*"], True)],
+)
+def test_webhooks_to_private_addresses_are_refused_on_a_public_host(
+    settings: Settings,
+    hosts: Sequence[str],
+    is_refused: bool,  # noqa: FBT001 - pytest names it
+) -> None:
+    settings.ALLOWED_HOSTS = hosts
+    for is_on in (False, True):
+        settings.WEBHOOKS_ALLOW_PRIVATE = is_on
+        found = [message for message in run_checks(tags=["security"]) if "E008" in str(message.id)]
+        assert bool(found) == (is_on and is_refused)
+
+
 @pytest.mark.django_db
 def test_the_embedded_services_are_safe() -> None:
     assert refuse_unsafe_settings() == []
