@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from django.contrib import messages
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.auth.views import redirect_to_login
-from django.forms import Form
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -19,9 +18,9 @@ from django.utils import timezone
 from django.utils.cache import add_never_cache_headers
 from django.views.generic import View
 
+from billing.api.callers import SCOPES_OF_ROLE, Scope, membership_of
 from billing.models import Account, Membership
 from payments.provider import BusyError, NoAnswerError, NotSetUpError, ProviderError
-from soulbox.portal.callers import SCOPES_OF_ROLE, Scope, membership_of
 
 READING = {"GET", "HEAD"}
 PROVIDER_SILENT = "Stripe does not answer. Nothing is lost: try again in a minute."
@@ -34,7 +33,7 @@ class MemberView(View):
     sent to sign in, who is in no account is told so (404), and who may not is refused (403).
     """
 
-    needs: ClassVar[Mapping[str, Scope]] = {"GET": Scope.READ, "POST": Scope.WRITE}
+    needs: Mapping[str, Scope] = {"GET": Scope.READ, "POST": Scope.WRITE}
     membership: Membership
     now: datetime
 
@@ -60,6 +59,11 @@ class MemberView(View):
         return response
 
     @property
+    def user(self) -> User:
+        """Who is signed in."""
+        return _user(self.request)
+
+    @property
     def account(self) -> Account:
         """The account that is looked at."""
         return self.membership.account
@@ -80,7 +84,7 @@ class MemberView(View):
 
     def page(self, template: str, *, status: int = 200, **context: Any) -> HttpResponse:
         """Return the page, rendered at once: templates rely on the zone in force here."""
-        memberships = Membership.objects.filter(user=_user(self.request)).select_related("account")
+        memberships = Membership.objects.filter(user=self.user).select_related("account")
         shown = {
             "account": self.account,
             "membership": self.membership,
@@ -96,11 +100,6 @@ class MemberView(View):
         """Send the browser to a page that says what came of it: a reload then repeats nothing."""
         (messages.error if is_error else messages.success)(self.request, told)
         return redirect(reverse(to, args=args))
-
-
-def first_error(form: Form) -> str:
-    """Return what a form without a page of its own has to say."""
-    return next(str(error) for errors in form.errors.values() for error in errors)
 
 
 def _user(request: HttpRequest) -> User:

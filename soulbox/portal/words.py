@@ -35,6 +35,18 @@ _SHOWN_IN: Mapping[Meter, tuple[str, int]] = {
     Meter.CPU_ALLOCATED: ("s", UNITS[Meter.CPU_ALLOCATED].size),
     Meter.MEMORY_ALLOCATED: ("GB-s", UNITS[Meter.MEMORY_ALLOCATED].size),
 }
+UNIT_NAMES: Mapping[str, str] = {
+    "cpu_seconds": "s",
+    "gpu_seconds": "s",
+    "cpu_allocated_seconds": "s",
+    "memory_gb_seconds": "GB-s",
+    "memory_allocated_gb_seconds": "GB-s",
+    "storage_gb_hours": "GB-h",
+    "network_egress_gb": "GB",
+    "network_ingress_gb": "GB",
+    "disk_read_bytes": "bytes",
+    "disk_write_bytes": "bytes",
+}
 INVOICE_STATES: Mapping[str, str] = {
     Invoice.Status.DRAFT: "Draft",
     Invoice.Status.PENDING: "Due",

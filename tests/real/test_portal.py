@@ -13,9 +13,11 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, expect
 from pytest_django.live_server_helper import LiveServer
 
-from billing.models import Account, Budget
+from billing.models import Account, Budget, Membership
+from billing.services import Actor, invite
 from metering.summaries import summarise_usage
-from tests.billing.usage import NOON, open_account, record_usage
+from payments.models import PaymentMethod
+from tests.billing.usage import NOON, bill, open_account, record_usage
 from tests.portal.conftest import SetClock, set_clock
 from tests.portal.members import PASSWORD, add_member
 from tests.real.browser import Desk, chromium
@@ -24,6 +26,7 @@ __all__ = ["set_clock"]  # A fixture that these tests share with those of the po
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 
+NOW = NOON + timedelta(days=31)
 Look = Literal["light", "dark"]
 SMALL, LARGE = (360, 740), (1280, 900)
 AUDITS = Path(__file__).with_name("audits.js")
@@ -104,23 +107,43 @@ def visiting(
 
 
 def busy_account() -> Account:
-    """Return an account on a plan that used something on each of some days of May."""
+    """Return an account on a plan, with an invoice of May, in the middle of a busy June."""
     account = open_account("Ada's very own company for sandboxes", plan_code="professional")
+    record_usage(account.pk, NOON, cpu_s=12_345_678, memory_gb_s=7_000_000)
+    bill(account)
     for back in range(9):
         record_usage(
             account.pk,
-            NOON - timedelta(days=back),
+            NOW - timedelta(days=back),
             cpu_s=1_500_000 + 400_000 * (back % 4),
             memory_gb_s=900_000 * (back % 3),
             egress_bytes=(120 + 60 * (back % 5)) * 2**30,
         )
-    summarise_usage(account.pk, [date(2026, 5, day) for day in range(1, 11)], now=NOON)
+    summarise_usage(account.pk, [date(2026, 6, day) for day in range(1, 11)], now=NOW)
     Budget.objects.create(account=account, name="Month", amount=500)
     Budget.objects.create(account=account, name="Alarm", amount=100)
+    method = {"account": account, "kind": "card", "brand": "visa", "added_at": NOW}
+    expiry = {"expires_month": 9, "expires_year": 2028}
+    PaymentMethod.objects.create(
+        provider_id="pm_1", last4="4242", is_default=True, **method, **expiry
+    )
+    PaymentMethod.objects.create(provider_id="pm_2", last4="1881", **method, **expiry)
+    add_member(account, "grace", Membership.Role.VIEWER)
+    owner = Actor(Membership.Role.OWNER)
+    invite(account.pk, email="bea@example.com", role=Membership.Role.BILLING, by=owner, now=NOW)
     return account
 
 
-PAGES = {"overview": "/"}
+PAGES = {
+    "overview": "/",
+    "invoices": "/invoices",
+    "invoice": "/invoices/{invoice}",
+    "credits": "/credits",
+    "plan": "/plan",
+    "plan-preview": "/plan/preview?plan=team&interval=monthly",
+    "methods": "/payment-methods",
+    "members": "/members",
+}
 
 
 @pytest.mark.parametrize("look", ["light", "dark"])
@@ -133,15 +156,17 @@ def test_every_page_fits_is_named_and_reached_by_keyboard(
     size: tuple[int, int],
     look: Look,
 ) -> None:
-    set_clock(NOON)
-    add_member(busy_account(), "ada")
+    set_clock(NOW)
+    account = busy_account()
+    add_member(account, "ada")
+    invoice = account.invoices.get().pk
     with visiting(browser, live_server.url, pictures, size, look) as visitor:
         visitor.open("/sign-in")
         visitor.check_page()
         visitor.page.screenshot(path=pictures / f"sign-in-{size[0]}-{look}.png", full_page=True)
         visitor.sign_in_as("ada")
         for name, path in PAGES.items():
-            visitor.open(path)
+            visitor.open(path.format(invoice=invoice))
             visitor.check_page()
             visitor.page.screenshot(path=pictures / f"{name}-{size[0]}-{look}.png", full_page=True)
             visitor.tab_through()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from django import template
@@ -23,6 +24,18 @@ def money(amount: Money | Decimal, currency: str = "") -> str:
 def invoice_state(status: str) -> str:
     """Return what customers call an invoice's state."""
     return words.INVOICE_STATES[status]
+
+
+@register.filter
+def last_day(end: datetime) -> datetime:
+    """Return the last moment before a period's end, for its day."""
+    return end - timedelta(microseconds=1)
+
+
+@register.filter
+def unit(name: str) -> str:
+    """Return what people call the unit of an invoice line."""
+    return words.UNIT_NAMES.get(name, name.replace("_", " "))
 
 
 @register.simple_tag(takes_context=True)
