@@ -120,6 +120,9 @@ def child_environment(ports: Ports, logins: DemoLogins) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": ",".join(f"ignore:{text}" for text in EXPECTED_WARNINGS),
         "SOULBOX_HOME": str(settings.HOME),
+        "PUBLIC_URL": environment.text("PUBLIC_URL") or f"http://{ADDRESS}:{ports.web}",
+        # Whoever tries this may try signing up too; the mail lies in a folder of SOULBOX_HOME.
+        "SIGN_UP": os.environ.get("SIGN_UP") or "open",
         "WEB_PORT": str(ports.web),
         "FLOWER_PORT": str(ports.flower),
         "METERING_HOST_ID": str(_host_id()),
@@ -140,7 +143,7 @@ def _local_stripe(ports: Ports) -> dict[str, str]:
         "STRIPE_API_BASE": here.url,
         "STRIPE_WEBHOOK_SECRET": here.webhook_secret,
         "PAYMENTS_RETURN_URL": environment.text("PAYMENTS_RETURN_URL")
-        or f"http://{ADDRESS}:{ports.web}/api/docs/",
+        or f"http://{ADDRESS}:{ports.web}/payment-methods?back=1",
         "STRIPE_WEBHOOK_URL": f"http://{ADDRESS}:{ports.web}{stripe_here.WEBHOOK_PATH}",
     }
 

@@ -4,6 +4,7 @@ from django.urls import path
 
 from soulbox.portal.views import (
     account_switch,
+    api_keys,
     credit,
     invitation,
     invoices,
@@ -11,8 +12,10 @@ from soulbox.portal.views import (
     methods,
     overview,
     plan,
+    sandboxes,
     sign_in,
     sign_up,
+    webhooks,
 )
 
 app_name = "portal"
@@ -67,4 +70,14 @@ urlpatterns = [
         members.InvitationWithdraw.as_view(),
         name="invitation-withdraw",
     ),
+    path("sandboxes", sandboxes.Sandboxes.as_view(), name="sandboxes"),
+    path("sandboxes/live", sandboxes.LiveSandboxes.as_view(), name="sandboxes-live"),
+    path("api-keys", api_keys.ApiKeys.as_view(), name="api-keys"),
+    path("api-keys/make", api_keys.KeyCreate.as_view(), name="api-key-create"),
+    path("api-keys/<int:pk>/rotate", api_keys.KeyRotate.as_view(), name="api-key-rotate"),
+    path("api-keys/<int:pk>/revoke", api_keys.KeyRevoke.as_view(), name="api-key-revoke"),
+    path("webhooks", webhooks.Webhooks.as_view(), name="webhooks"),
+    path("webhooks/add", webhooks.WebhookCreate.as_view(), name="webhook-create"),
+    path("webhooks/<uuid:pk>/rotate", webhooks.WebhookRotate.as_view(), name="webhook-rotate"),
+    path("webhooks/<uuid:pk>/remove", webhooks.WebhookRemove.as_view(), name="webhook-remove"),
 ]

@@ -9,7 +9,11 @@ from django.test import Client
 
 from billing.models import Account, Membership
 
-PORTAL_CLOCKS = ("soulbox.portal.pages", "soulbox.portal.views.sign_up")
+PORTAL_CLOCKS = (
+    "soulbox.portal.pages",
+    "soulbox.portal.views.invitation",
+    "soulbox.portal.views.sign_up",
+)
 PASSWORD = "correct horse battery"  # noqa: S105 - a test's own
 
 

@@ -14,7 +14,8 @@ from django.test import Client
 from pytest_django.fixtures import Settings
 
 from billing.models import Account, Invitation, Membership, Subscription
-from billing.services import Actor, Author, credit_amount, invite
+from billing.services import Actor, Author, credit_amount, invite, issue_api_key
+from billing.services.webhook_endpoints import add_endpoint
 from payments.models import Customer, PaymentMethod
 from soulbox.portal.urls import urlpatterns
 from tests.billing.usage import NOON, bill, open_account, record_usage
@@ -79,6 +80,16 @@ RULES: dict[str, list[Rule]] = PUBLIC | {
     "payment-method-remove": [
         Rule("/payment-methods/{method}/remove", "POST", Role.BILLING, names_a_row=True)
     ],
+    "sandboxes": [Rule("/sandboxes", "GET", Role.VIEWER)],
+    "sandboxes-live": [Rule("/sandboxes/live", "GET", Role.VIEWER)],
+    "api-keys": [Rule("/api-keys", "GET", Role.OWNER)],
+    "api-key-create": [Rule("/api-keys/make", "POST", Role.OWNER)],
+    "api-key-rotate": [Rule("/api-keys/{key}/rotate", "POST", Role.OWNER, names_a_row=True)],
+    "api-key-revoke": [Rule("/api-keys/{key}/revoke", "POST", Role.OWNER, names_a_row=True)],
+    "webhooks": [Rule("/webhooks", "GET", Role.OWNER)],
+    "webhook-create": [Rule("/webhooks/add", "POST", Role.OWNER)],
+    "webhook-rotate": [Rule("/webhooks/{endpoint}/rotate", "POST", Role.OWNER, names_a_row=True)],
+    "webhook-remove": [Rule("/webhooks/{endpoint}/remove", "POST", Role.OWNER, names_a_row=True)],
     "members": [Rule("/members", "GET", Role.VIEWER)],
     "member-invite": [Rule("/members/invite", "POST", Role.OWNER)],
     "member-leave": [Rule("/members/leave", "POST", Role.VIEWER)],
@@ -117,6 +128,8 @@ def ids(account: Account) -> dict[str, object]:
         "method": method.pk,
         "member": Membership.objects.get(user=member).pk,
         "invitation": asked.pk,
+        "key": issue_api_key(account.pk, name="Script", now=NOON).row.pk,
+        "endpoint": add_endpoint(account.pk, url="https://example.com/", now=NOON).row.pk,
     }
 
 
@@ -185,6 +198,8 @@ def state_of(account: Account) -> list[object]:
         list(PaymentMethod.objects.filter(account=account).order_by("pk").values()),
         list(Invitation.objects.filter(account=account).order_by("pk").values()),
         account.top_ups.count(),
+        list(account.api_keys.order_by("pk").values()),
+        list(account.webhook_endpoints.order_by("pk").values()),
     ]
 
 

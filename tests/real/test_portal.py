@@ -10,19 +10,33 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Error, expect
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Error,
+    Request,
+    Response,
+    expect,
+)
+from pypdf import PdfReader
+from pytest_django.fixtures import Settings
 from pytest_django.live_server_helper import LiveServer
 
 from billing.models import Account, Budget, Membership
-from billing.services import Actor, invite
+from billing.services import Actor, invite, issue_api_key
+from billing.services.webhook_endpoints import add_endpoint
 from metering.summaries import summarise_usage
 from payments.models import PaymentMethod
 from tests.billing.usage import NOON, bill, open_account, record_usage
+from tests.local_stripe import LocalStripe
+from tests.payments.conftest import _local_stripe_process, local_stripe, stripe
 from tests.portal.conftest import SetClock, set_clock
 from tests.portal.members import PASSWORD, add_member
 from tests.real.browser import Desk, chromium
 
-__all__ = ["set_clock"]  # A fixture that these tests share with those of the portal's pages.
+# Fixtures that these tests share with others.
+__all__ = ["_local_stripe_process", "local_stripe", "set_clock", "stripe"]
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 
@@ -33,7 +47,22 @@ AUDITS = Path(__file__).with_name("audits.js")
 
 
 class Visitor(Desk):
-    """Somebody at the customer's page."""
+    """Somebody at the customer's page, who may be led to `allowed`, another address."""
+
+    allowed = ""
+
+    def _see_request(self, request: Request) -> None:
+        if not (self.allowed and request.url.startswith(self.allowed)):
+            super()._see_request(request)
+
+    def _see_response(self, response: Response) -> None:
+        # What is not ours has faults of its own, as no icon.
+        if response.url.startswith(self.address):
+            super()._see_response(response)
+
+    def _hear(self, said: ConsoleMessage) -> None:
+        if said.location["url"].startswith(self.address):
+            super()._hear(said)
 
     def sign_in_as(self, name: str) -> None:
         """Sign in with the password."""
@@ -129,6 +158,8 @@ def busy_account() -> Account:
     )
     PaymentMethod.objects.create(provider_id="pm_2", last4="1881", **method, **expiry)
     add_member(account, "grace", Membership.Role.VIEWER)
+    issue_api_key(account.pk, name="FinOps script", now=NOON)
+    add_endpoint(account.pk, url="https://example.com/hooks/soulbox", now=NOON)
     owner = Actor(Membership.Role.OWNER)
     invite(account.pk, email="bea@example.com", role=Membership.Role.BILLING, by=owner, now=NOW)
     return account
@@ -143,6 +174,9 @@ PAGES = {
     "plan-preview": "/plan/preview?plan=team&interval=monthly",
     "methods": "/payment-methods",
     "members": "/members",
+    "sandboxes": "/sandboxes",
+    "api-keys": "/api-keys",
+    "webhooks": "/webhooks",
 }
 
 
@@ -170,3 +204,65 @@ def test_every_page_fits_is_named_and_reached_by_keyboard(
             visitor.check_page()
             visitor.page.screenshot(path=pictures / f"{name}-{size[0]}-{look}.png", full_page=True)
             visitor.tab_through()
+
+
+def test_a_customer_reads_usage_changes_plan_adds_a_card_and_downloads_a_pdf(
+    browser: Browser,
+    live_server: LiveServer,
+    stripe: LocalStripe,
+    settings: Settings,
+    set_clock: SetClock,
+    pictures: Path,
+) -> None:
+    settings.PAYMENTS_RETURN_URL = live_server.url
+    settings.STRIPE_TIMEOUT_S = 10
+    set_clock(NOW)
+    account = open_account("Ada Ltd", plan_code="professional")
+    record_usage(account.pk, NOON, cpu_s=30_000_000)
+    invoice = bill(account)
+    record_usage(account.pk, NOW, cpu_s=10_000_000)
+    summarise_usage(account.pk, [NOW.date()], now=NOW)
+    add_member(account, "ada")
+    with visiting(browser, live_server.url, pictures) as visitor:
+        visitor.allowed = stripe.url
+        page = visitor.page
+        visitor.sign_in_as("ada")
+        read_usage(visitor)
+        # The change is seen before it is made, and made once.
+        page.get_by_role("link", name="Plan", exact=True).click()
+        page.get_by_role("button", name="Look at Team, monthly").click()
+        visitor.sees("The change is made at once.")
+        expect(page.get_by_role("row", name="The fee changes by")).to_contain_text("136.67 USD")
+        assert plan_of(account) == "professional"
+        page.get_by_role("button", name="Change to Team").click()
+        visitor.sees("You are on Team.")
+        assert plan_of(account) == "team"
+        # A card is added on Stripe's page, which leads back.
+        page.get_by_role("link", name="Payment methods").click()
+        page.get_by_role("button", name="Add a payment method").click()
+        page.wait_for_url(f"{stripe.url}/**")
+        page.get_by_role("button", name="Add card").click()
+        page.get_by_role("link", name="Go back").click()
+        visitor.sees("Visa •••• 4242")
+        assert PaymentMethod.objects.get(account=account).is_default
+        page.get_by_role("link", name="Invoices").click()
+        with page.expect_download() as download:
+            page.get_by_role("link", name=f"PDF of {invoice.number}").click()
+        text = PdfReader(download.value.path()).pages[0].extract_text()
+        assert str(invoice.number) in text
+
+
+def read_usage(visitor: Visitor) -> None:
+    """See what the page says of 120 USD of cpu time, with the mouse left alone."""
+    page = visitor.page
+    visitor.sees("10,000,000 s")
+    page.locator("#cost-chart").focus()
+    page.keyboard.press("End")
+    expect(page.locator("#cost-reading")).to_have_text("Jun 10: 120.00 USD")
+    page.get_by_text("The figures as a table").click()
+    expect(page.get_by_role("row", name="10 Jun")).to_contain_text("120.00")
+
+
+def plan_of(account: Account) -> str:
+    """Return the code of the plan that the account is on now."""
+    return account.subscriptions.get(started_at__lte=NOW, expires_at=None).plan.code

@@ -204,7 +204,7 @@ def test_nothing_is_left_after_kill_9_and_the_next_run_has_the_same_logins(
         wait_for_end(pid)
     second = start_run()
     second.read_until("Ctrl-C stops everything.")
-    for pattern in (r"Admin .* / (\S+)", r"Bearer (\S+)'", r"owner logs in as demo / (\S+)"):
+    for pattern in (r"Admin .* / (\S+)", r"Bearer (\S+)'", r"Portal .* / (\S+)"):
         assert second.find(pattern) == first.find(pattern)
 
 

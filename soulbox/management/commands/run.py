@@ -49,13 +49,13 @@ def _welcome(ports: Ports, logins: DemoLogins, host: MeteredHost) -> str:
     admin = f"{logins.admin} / {logins.admin_password}"
     lines = [
         "",
+        f"  Portal   {web}/            {logins.owner} / {logins.owner_password}",
         f"  Admin    {web}/admin/      {admin}",
         f"  API      {web}/api/docs/   with the key below",
         f"  Flower   {flower}/            {admin}",
         *_stripe(ports),
         "  Staff by role, in the admin:",
         *(f"    {name:16} {password}" for name, password in logins.staff.items()),
-        f"  The demo account's owner logs in as {logins.owner} / {logins.owner_password}",
         *_moved("WEB_PORT", ports.web),
         *_moved("FLOWER_PORT", ports.flower),
         *(_moved("STRIPE_PORT", ports.stripe) if ports.stripe else []),
@@ -63,12 +63,7 @@ def _welcome(ports: Ports, logins: DemoLogins, host: MeteredHost) -> str:
         "  What the demo account used so far, and what it costs:",
         f"    curl -H 'Authorization: Bearer {logins.api_key}' {web}/api/v1/usage/current",
         "",
-        "  Add a card to it, on the page that this answers with:",
-        (
-            f"    curl -X POST -H 'Authorization: Bearer {logins.api_key}' "
-            f"{web}/api/v1/payment-methods -H 'Content-Type: application/json' "
-            """-d '{"flow": "portal"}'"""
-        ),
+        "  The portal is what customers see: add a card there, and choose a plan.",
         "",
     ]
     if host.why_simulated:
