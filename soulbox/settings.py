@@ -139,6 +139,7 @@ MIDDLEWARE = [
     "soulbox.staff.middleware.who_is_asking",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "soulbox.portal.content_policy.strict_content",
 ]
 ROOT_URLCONF = "soulbox.urls"
 WSGI_APPLICATION = "soulbox.wsgi.application"

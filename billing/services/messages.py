@@ -40,6 +40,8 @@ OVERLAP = timedelta(hours=2)
 ROLES = (Membership.Role.OWNER, Membership.Role.BILLING)
 EXPIRING = (CreditKind.PROMOTIONAL, CreditKind.PREPAID)
 
+PATH = "invoices"
+"""Where the customer's page has an invoice, as PUBLIC_URL/invoices/ID."""
 _TRANSITIONS = "invoice transitions"
 _CREDIT_NAMES = {CreditKind.PROMOTIONAL: "Promotional", CreditKind.PREPAID: "Prepaid"}
 
@@ -289,6 +291,8 @@ def about_invoice(
         *more,
     ]
     path = reverse("invoice", args=(invoice.pk,))
+    if settings.PUBLIC_URL and not page[1]:
+        page = ("See the invoice", f"{settings.PUBLIC_URL}/{PATH}/{invoice.pk}")
     return Content(
         template=template,
         subject=subject,

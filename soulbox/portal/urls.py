@@ -5,6 +5,7 @@ from django.urls import path
 from soulbox.portal.views import (
     account_switch,
     api_keys,
+    budgets,
     credit,
     invitation,
     invoices,
@@ -70,6 +71,8 @@ urlpatterns = [
         members.InvitationWithdraw.as_view(),
         name="invitation-withdraw",
     ),
+    path("budgets", budgets.Budgets.as_view(), name="budgets"),
+    path("budgets/<int:pk>", budgets.BudgetPage.as_view(), name="budget"),
     path("sandboxes", sandboxes.Sandboxes.as_view(), name="sandboxes"),
     path("sandboxes/live", sandboxes.LiveSandboxes.as_view(), name="sandboxes-live"),
     path("api-keys", api_keys.ApiKeys.as_view(), name="api-keys"),

@@ -12,7 +12,7 @@ from django.core import mail
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from billing.models import Account, ApiKey, Invitation, Membership, TopUp
+from billing.models import Account, ApiKey, Budget, Invitation, Membership, TopUp
 from billing.queries import current_usage
 from billing.services import Actor, authenticate_api_key, invite
 from billing.services.invitations import _token_of
@@ -191,3 +191,26 @@ def invitation_of(account: Account, address: str) -> str:
     owner = Actor(Membership.Role.OWNER)
     invite(account.pk, email=address, role=Membership.Role.BILLING, by=owner, now=NOON)
     return f"/invitations/{_token_of(Invitation.objects.get().pk)}"
+
+
+def test_a_budget_is_kept_changed_and_its_name_is_its_own(account: Account) -> None:
+    client = member_of(account)
+    said = {"name": "Month", "amount": "500", "thresholds": "50,100", "is_active": "on"}
+    assert client.post("/budgets", said)["Location"] == "/budgets"
+    assert "Another budget has this name." in words_of(client.post("/budgets", said))
+    assert "Use an amount above 0." in words_of(client.post("/budgets", said | {"amount": "0"}))
+    budget = Budget.objects.get()
+    client.post(f"/budgets/{budget.pk}", {"name": "Month", "amount": "700", "thresholds": "80"})
+    budget.refresh_from_db()
+    assert (budget.amount, budget.thresholds, budget.is_active) == (700, [80], False)
+
+
+@pytest.mark.parametrize("path", ["/", "/sign-in", "/invoices/1", "/invitations/x"])
+def test_no_page_lets_anything_inline_run(account: Account, path: str) -> None:
+    answer = member_of(account).get(path)
+    policy = dict(rule.split(" ", 1) for rule in answer["Content-Security-Policy"].split("; "))
+    assert (policy["script-src"], policy["style-src"]) == ("'self'", "'self'")
+    said = words_of(answer)
+    # Data is no script, and is not run.
+    scripts = re.findall(r"<script(?![^>]* src=)(?![^>]*application/json)[^>]*>", said)
+    assert (scripts, re.findall(r"<style| style=| on[a-z]+=", said)) == ([], [])

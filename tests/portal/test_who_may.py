@@ -13,7 +13,7 @@ from django.http import HttpResponse
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from billing.models import Account, Invitation, Membership, Subscription
+from billing.models import Account, Budget, Invitation, Membership, Subscription
 from billing.services import Actor, Author, credit_amount, invite, issue_api_key
 from billing.services.webhook_endpoints import add_endpoint
 from payments.models import Customer, PaymentMethod
@@ -80,6 +80,11 @@ RULES: dict[str, list[Rule]] = PUBLIC | {
     "payment-method-remove": [
         Rule("/payment-methods/{method}/remove", "POST", Role.BILLING, names_a_row=True)
     ],
+    "budgets": [Rule("/budgets", "GET", Role.VIEWER), Rule("/budgets", "POST", Role.BILLING)],
+    "budget": [
+        Rule("/budgets/{budget}", "GET", Role.BILLING, names_a_row=True),
+        Rule("/budgets/{budget}", "POST", Role.BILLING, names_a_row=True),
+    ],
     "sandboxes": [Rule("/sandboxes", "GET", Role.VIEWER)],
     "sandboxes-live": [Rule("/sandboxes/live", "GET", Role.VIEWER)],
     "api-keys": [Rule("/api-keys", "GET", Role.OWNER)],
@@ -128,6 +133,7 @@ def ids(account: Account) -> dict[str, object]:
         "method": method.pk,
         "member": Membership.objects.get(user=member).pk,
         "invitation": asked.pk,
+        "budget": Budget.objects.create(account=account, name="Month", amount=500).pk,
         "key": issue_api_key(account.pk, name="Script", now=NOON).row.pk,
         "endpoint": add_endpoint(account.pk, url="https://example.com/", now=NOON).row.pk,
     }
@@ -198,6 +204,7 @@ def state_of(account: Account) -> list[object]:
         list(PaymentMethod.objects.filter(account=account).order_by("pk").values()),
         list(Invitation.objects.filter(account=account).order_by("pk").values()),
         account.top_ups.count(),
+        list(account.budgets.order_by("pk").values()),
         list(account.api_keys.order_by("pk").values()),
         list(account.webhook_endpoints.order_by("pk").values()),
     ]

@@ -175,6 +175,7 @@ PAGES = {
     "methods": "/payment-methods",
     "members": "/members",
     "sandboxes": "/sandboxes",
+    "budgets": "/budgets",
     "api-keys": "/api-keys",
     "webhooks": "/webhooks",
 }
