@@ -253,6 +253,22 @@ def test_a_customer_reads_usage_changes_plan_adds_a_card_and_downloads_a_pdf(
         assert str(invoice.number) in text
 
 
+def test_what_runs_refreshes_by_itself(
+    browser: Browser, live_server: LiveServer, set_clock: SetClock, pictures: Path
+) -> None:
+    set_clock(NOON)
+    account = open_account("Ada Ltd")
+    add_member(account, "ada")
+    with visiting(browser, live_server.url, pictures) as visitor:
+        visitor.sign_in_as("ada")
+        visitor.page.get_by_role("link", name="Sandboxes").click()
+        visitor.sees("Nothing runs at the moment.")
+        record_usage(account.pk, NOON)
+        # The page is left alone: it asks by itself.
+        visitor.sees("1 running. As of 12:00:00.")
+        expect(visitor.page.get_by_role("row", name="sbx-1")).to_be_visible()
+
+
 def read_usage(visitor: Visitor) -> None:
     """See what the page says of 120 USD of cpu time, with the mouse left alone."""
     page = visitor.page
