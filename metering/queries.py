@@ -13,7 +13,6 @@ from django.db.models import (
     Expression,
     F,
     Func,
-    Max,
     OuterRef,
     Q,
     QuerySet,
@@ -21,7 +20,6 @@ from django.db.models import (
     TextField,
     Value,
 )
-from django.db.models.functions import Coalesce
 
 from metering import stream
 from metering.labels import require_label_name
@@ -29,7 +27,6 @@ from metering.meters import Meter
 from metering.models import (
     Host,
     Life,
-    LifeReading,
     NetworkUsageRecord,
     StorageUsageRecord,
     StreamCursor,
@@ -40,7 +37,12 @@ from metering.period import Period, from_ms
 from metering.services import PUSHED
 from metering.silence import SILENT_AFTER
 from metering.stream import Waiting
-from metering.totals import LIFE_COLUMNS, NETWORK_COLUMNS, STORAGE_COLUMNS
+from metering.totals import (
+    LIFE_COLUMNS,
+    NETWORK_COLUMNS,
+    STORAGE_COLUMNS,
+    running_of_spans,
+)
 
 # Passes are two seconds apart and folds fifteen; after these many something is wrong.
 SILENT_AFTER_S = 20
@@ -263,20 +265,30 @@ def _used(sums: dict[str, Any]) -> dict[Meter, int]:
 
 def coverage(account_id: UUID, period: Period) -> Coverage:
     """Return how much of the account's running time in `period` was measured."""
-    sums = UsageRecord.objects.filter(
-        window_start__gte=period.start,
-        window_start__lt=period.end,
-        life__sandbox__account_id=account_id,
-    ).aggregate(running=Coalesce(Sum("running_ms"), 0), measured=Coalesce(Sum("measured_ms"), 0))
-    return Coverage(running_ms=int(sums["running"]), measured_ms=int(sums["measured"]))
+    [(running_ms, measured_ms)] = running_of_spans([(account_id, period)])
+    return Coverage(running_ms=running_ms, measured_ms=measured_ms)
 
 
 def newest_reading_at(account_id: UUID) -> datetime | None:
     """Return the time of the newest reading that the account's usage counts, None without one."""
-    newest = LifeReading.objects.filter(
-        life__sandbox__account_id=account_id, sample_count__gt=0
-    ).aggregate(newest=Max("read_ms"))["newest"]
+    with connection.cursor() as cursor:
+        cursor.execute(_NEWEST, [account_id])
+        [newest] = cursor.fetchone()
     return None if newest is None else from_ms(newest)
+
+
+# OFFSET 0 has each sandbox's lives looked up by their index: else all lives of everybody may be
+# read to find those of one account.
+_NEWEST = """
+    SELECT max(reading.read_ms) FROM metering_sandbox sandbox
+    JOIN LATERAL (
+        SELECT read_ms FROM metering_life life
+        JOIN metering_lifereading ON life_id = life.id
+        WHERE life.sandbox_id = sandbox.id AND sample_count > 0
+        OFFSET 0
+    ) AS reading ON true
+    WHERE sandbox.account_id = %s
+"""
 
 
 def streams_behind(account_id: UUID, *, until: datetime) -> list[str]:
