@@ -3,11 +3,14 @@ from __future__ import annotations
 from django.urls import path
 
 from billing import views
+from billing.api import usage
 
 urlpatterns = [
-    path("usage/current", views.UsageCurrent.as_view(), name="usage-current"),
-    path("usage/coverage", views.UsageCoverage.as_view(), name="usage-coverage"),
-    path("usage/costs", views.UsageCosts.as_view(), name="usage-costs"),
+    path("usage/current", usage.UsageCurrent.as_view(), name="usage-current"),
+    path("usage/history", usage.UsageHistory.as_view(), name="usage-history"),
+    path("usage/summary/<str:period>", usage.UsageSummary.as_view(), name="usage-summary"),
+    path("usage/coverage", usage.UsageCoverage.as_view(), name="usage-coverage"),
+    path("usage/costs", usage.UsageCosts.as_view(), name="usage-costs"),
     path("invoices", views.InvoiceList.as_view(), name="invoices"),
     path("invoices/<int:pk>", views.InvoiceDetail.as_view(), name="invoice"),
     path("invoices/<int:pk>/download", views.InvoiceDownload.as_view(), name="invoice-download"),

@@ -2,14 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
-from rest_framework import serializers
 from rest_framework.exceptions import NotFound
 from rest_framework.generics import ListAPIView
 from rest_framework.negotiation import DefaultContentNegotiation
@@ -20,16 +18,8 @@ from rest_framework.response import Response
 
 from billing import queries, services
 from billing.api.views import AccountListView, AccountObjectView, AccountView
-from billing.cost_queries import (
-    CostsByKey,
-    SpanRefusedError,
-    cost_by_label,
-    cost_by_sandbox,
-)
 from billing.explain_queries import NoSuchLineError, explain_line, windows_of
 from billing.models import CreditNote, Invoice, InvoiceFile, Plan
-from billing.serializers.costs import LABEL, CostsQuerySerializer, CostsSerializer
-from billing.serializers.coverage import AccountCoverageSerializer, DaysQuerySerializer
 from billing.serializers.credit_notes import CreditNoteSerializer
 from billing.serializers.explanations import (
     ExplainQuerySerializer,
@@ -40,55 +30,6 @@ from billing.serializers.explanations import (
 from billing.serializers.invoice_files import DownloadQuerySerializer
 from billing.serializers.invoices import InvoiceSerializer, InvoiceWithLinesSerializer
 from billing.serializers.plans import OfferedPlanSerializer
-from billing.serializers.usage import CurrentUsageSerializer
-from metering.coverage import account_coverage
-from metering.labels import LabelNameError
-from metering.period import Period
-
-
-class UsageCurrent(AccountView):
-    """What the account used, and what it costs, in its billing period so far."""
-
-    @extend_schema(operation_id="usage_current", responses=CurrentUsageSerializer)
-    def get(self, request: Request) -> Response:
-        """Return usage, cost and forecast of the billing period, counted up to `as_of`."""
-        current = queries.current_usage(self.account_id, now=datetime.now(UTC))
-        return Response(CurrentUsageSerializer(current).data)
-
-
-class UsageCoverage(AccountView):
-    """How much of what the account ran was measured, and the gaps."""
-
-    query_serializer = DaysQuerySerializer
-
-    @extend_schema(
-        operation_id="usage_coverage",
-        parameters=[DaysQuerySerializer],
-        responses=AccountCoverageSerializer,
-    )
-    def get(self, request: Request) -> Response:
-        """Return the coverage of at most 92 local days: all of it, by day and by sandbox."""
-        asked = self.query()
-        coverage = account_coverage(self.account_id, **asked)
-        return Response(AccountCoverageSerializer(coverage).data)
-
-
-class UsageCosts(AccountView):
-    """Whose cost it was: by sandbox, or by the value of a label."""
-
-    query_serializer = CostsQuerySerializer
-
-    def query_context(self) -> dict[str, datetime]:
-        """Return the time that the days asked for may go up to."""
-        return {"now": datetime.now(UTC)}
-
-    @extend_schema(
-        operation_id="usage_costs", parameters=[CostsQuerySerializer], responses=CostsSerializer
-    )
-    def get(self, request: Request) -> Response:
-        """Return the exact cost of at most 92 days, shared out by what was used."""
-        asked = self.query()
-        return Response(CostsSerializer(_costs(self.account_id, **asked)).data)
 
 
 class InvoiceList(AccountListView[Invoice]):
@@ -263,21 +204,6 @@ def file_response(file: services.RenderedInvoice) -> HttpResponse:
     response["Cache-Control"] = "private, no-store"
     response["X-Content-Type-Options"] = "nosniff"
     return response
-
-
-def _costs(
-    account_id: UUID, *, start: datetime, end: datetime, group_by: str, label: str = ""
-) -> CostsByKey[Any]:
-    """Return the costs asked for. Raises ValidationError naming the field that is no good."""
-    period = Period(start, end)
-    try:
-        if group_by == LABEL:
-            return cost_by_label(account_id, period, name=label)
-        return cost_by_sandbox(account_id, period)
-    except LabelNameError as error:
-        raise serializers.ValidationError({"label": [str(error)]}) from None
-    except SpanRefusedError as error:
-        raise serializers.ValidationError({error.field: [error.message]}) from None
 
 
 def _require_invoice(account_id: UUID, invoice_id: int) -> None:

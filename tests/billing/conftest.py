@@ -22,6 +22,7 @@ READERS_OF_THE_CLOCK = (
     "billing.admin.reports",
     "billing.api.authentication",
     "billing.api.idempotency",
+    "billing.api.usage",
     "billing.operator_access",
     "billing.operator_views",
     "billing.tasks",
