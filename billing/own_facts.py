@@ -301,7 +301,9 @@ def annotated(grant: CreditGrant, name: str) -> Decimal:
 def _schedule(
     account: Account, rows: Iterable[Subscription], followed: tuple[Followed, ...]
 ) -> Schedule:
-    cuts = (row.expires_at for row in rows if row.ends_period)
+    cuts = [row.expires_at for row in rows if row.ends_period]
+    # Of an account that is closed, whatever it was on.
+    cuts.append(account.ends_at)
     return Schedule(
         cycle=account.cycle,
         next_cycle=account.next_cycle,

@@ -39,6 +39,12 @@ def sweep_billing() -> None:
     services.request_due_top_ups(now)
 
 
+@shared_task(name="billing.tasks.advance_closings")
+def advance_closings() -> None:
+    """Take accounts that are being closed on, as far as what they wait for has come."""
+    services.advance_closings(datetime.now(UTC))
+
+
 @shared_task(name="billing.tasks.expire_credits")
 def expire_credits() -> None:
     """Let credit lapse that was given back after its time; the rest lapses as periods close."""

@@ -111,7 +111,7 @@ def _open_accounts(call: _Call, samples: Iterable[SentSample]) -> dict[UUID, Acc
         elif account is None:
             detail = f"{sample.account_id} is no account here. Open it, or correct the id."
             call.reject(sample, "account_id", Fault.ACCOUNT_UNKNOWN, detail)
-        elif not account.is_active:
+        elif not account.takes_life_of(sample.started_ms):
             detail = f"Account {sample.account_id} is not active. Make it active, or stop."
             call.reject(sample, "account_id", Fault.ACCOUNT_NOT_ACTIVE, detail)
         else:

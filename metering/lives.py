@@ -54,7 +54,7 @@ def record_lives(host: Host, containers: Iterable[Container], *, now: datetime) 
     known = []
     for container, account_id, sandbox_id in named:
         account = accounts.get(account_id)
-        if account is None or not account.is_active:
+        if account is None or not account.takes_life_of((container.started_ns or 0) // _MS_NS):
             refused.append((container, _unknown_account(account_id)))
         else:
             known.append((container, account, sandbox_id))

@@ -269,6 +269,14 @@ def coverage(account_id: UUID, period: Period) -> Coverage:
     return Coverage(running_ms=running_ms, measured_ms=measured_ms)
 
 
+def running_sandboxes(account_id: UUID, *, most: int = 20) -> list[str]:
+    """Return the ids of sandboxes of the account that run as far as is known, so many at most."""
+    rows = Life.objects.filter(
+        sandbox__account=account_id, ended_at__isnull=True, gone_at__isnull=True
+    )
+    return list(rows.order_by().values_list("sandbox__sandbox_id", flat=True).distinct()[:most])
+
+
 def newest_reading_at(account_id: UUID) -> datetime | None:
     """Return the time of the newest reading that the account's usage counts, None without one."""
     with connection.cursor() as cursor:

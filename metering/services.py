@@ -26,6 +26,14 @@ def register_account(*, account_id: UUID, time_zone: str, registered_at: datetim
     )
 
 
+def close_account(account_id: UUID, *, now: datetime) -> None:
+    """Record no life of the account that starts from now on. Safe to repeat: the first time stays.
+
+    What runs is metered to its end.
+    """
+    AccountRegistration.objects.filter(pk=account_id, closes_from=None).update(closes_from=now)
+
+
 class TimeZoneRefusedError(ValueError):
     """There is no such time zone; the message names it."""
 

@@ -9,9 +9,16 @@ class PaymentsConfig(AppConfig):
     name = "payments"
 
     def ready(self) -> None:
-        """Have billing ask here before it voids an invoice."""
+        """Have billing ask here before it voids an invoice, and as it closes an account."""
         # Models can be imported from here on only.
-        from billing.services import register_void_guard  # noqa: PLC0415
+        from billing.services import (  # noqa: PLC0415
+            register_refunder,
+            register_stopper,
+            register_void_guard,
+        )
+        from payments.services.closing import refund_prepaid, stop_sandboxes  # noqa: PLC0415
         from payments.services.voiding import why_not_void  # noqa: PLC0415
 
         register_void_guard(why_not_void)
+        register_stopper(stop_sandboxes)
+        register_refunder(refund_prepaid)

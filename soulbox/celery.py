@@ -39,6 +39,7 @@ app.conf.beat_schedule = {
     "close silent hosts": _every("metering.tasks.close_silent", seconds=60, queue="default"),
     "aggregate": _every("metering.tasks.aggregate_all", seconds=15, queue="aggregate"),
     "sweep billing": _every("billing.tasks.sweep_billing", seconds=15, queue="billing"),
+    "advance closings": _every("billing.tasks.advance_closings", seconds=60, queue="billing"),
     "expire credits": _every("billing.tasks.expire_credits", seconds=60 * 60, queue="billing"),
     "note unpriced usage": _every(
         "billing.tasks.note_unpriced_usage", seconds=60 * 60, queue="billing"

@@ -10,6 +10,7 @@ from billing.services.differences import NotPricedError
 
 _refusals: list[type[Exception]] = [
     services.AccountRefusedError,
+    services.ClosingRefusedError,
     services.CorrectionRefusedError,
     services.CreditRefusedError,
     services.MessageRefusedError,

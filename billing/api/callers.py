@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from uuid import UUID
 
 from django.contrib.auth.models import User
@@ -12,6 +13,7 @@ from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 
 from billing.models import ApiKey, Membership
+from billing.services.closing import READABLE_FOR
 
 Scope = ApiKey.Scope
 
@@ -53,19 +55,24 @@ def key_caller(key: ApiKey) -> Caller:
 
 
 def member_caller(membership: Membership, user: User) -> Caller:
-    """Return a member who is signed in."""
+    """Return a member who is signed in. What is closed is read only."""
+    scopes = SCOPES_OF_ROLE[membership.role]
     return Caller(
         account_id=membership.account_id,
-        scopes=SCOPES_OF_ROLE[membership.role],
+        scopes=scopes & {Scope.READ} if membership.account.closed_at else scopes,
         role=membership.role,
         user=user,
     )
 
 
 def membership_of(user: User, session: SessionBase) -> Membership | None:
-    """Return the membership in the account that the session chose, else in the user's first one."""
+    """Return the membership in the account that the session chose, else in the user's first one.
+
+    An account that was closed too long ago is not among them.
+    """
     memberships = list(
         Membership.objects.filter(user=user)
+        .exclude(account__closed_at__lte=datetime.now(UTC) - READABLE_FOR)
         .select_related("account")
         .order_by("account__name", "pk")
     )

@@ -2,6 +2,7 @@
 
 from billing.models.accounts import Account, ApiKey
 from billing.models.audit import AuditEntry, AuditTrail
+from billing.models.closing import AccountClosing
 from billing.models.corrections import BilledLateUsage, InvoiceAdjustment, UnbilledLateUsage
 from billing.models.credit_notes import (
     Correction,
@@ -32,6 +33,7 @@ from billing.models.provider_periods import ProviderPeriod
 
 __all__ = [
     "Account",
+    "AccountClosing",
     "ApiKey",
     "AuditEntry",
     "AuditTrail",

@@ -53,6 +53,10 @@ class Account(models.Model):
     # The earliest period that is not closed: neither invoiced nor found to hold nothing.
     open_period_start = models.DateTimeField()
     open_period_end = models.DateTimeField()
+    # Its members asked to close it; its last period ends; everything is settled.
+    closing_at = models.DateTimeField(null=True, blank=True, editable=False)
+    ends_at = models.DateTimeField(null=True, blank=True, editable=False)
+    closed_at = models.DateTimeField(null=True, blank=True, editable=False)
     # Why the sweeps leave this account to a human. Empty: they do not.
     parked_reason = models.TextField(blank=True, default="")
     parked_at = models.DateTimeField(null=True, blank=True)
@@ -112,6 +116,11 @@ class Account(models.Model):
             models.CheckConstraint(
                 condition=Q(open_period_end__gt=F("open_period_start")),
                 name="account_open_period_ends_after_start",
+            ),
+            models.CheckConstraint(
+                condition=(Q(ends_at__isnull=True) | Q(closing_at__isnull=False))
+                & (Q(closed_at__isnull=True) | Q(ends_at__isnull=False)),
+                name="account_is_asked_to_close_then_ends_then_is_closed",
             ),
             models.CheckConstraint(
                 condition=Q(parked_reason="", parked_at__isnull=True)

@@ -2,6 +2,7 @@
 
 from billing.conservation import NotConservedError
 from billing.services.accounts import (
+    AccountClosingError,
     AccountRefusedError,
     UnknownCurrencyError,
     UnknownTimeZoneError,
@@ -10,6 +11,7 @@ from billing.services.accounts import (
     lock_account,
     open_account,
     park_account,
+    refuse_closing,
     unpark_account,
 )
 from billing.services.api_keys import (
@@ -34,6 +36,16 @@ from billing.services.bulk_credits import (
     PlannedGrant,
     grant_in_bulk,
     plan_grants,
+)
+from billing.services.closing import (
+    ClosingRefusedError,
+    SandboxesRunError,
+    UnpaidError,
+    advance_closing,
+    advance_closings,
+    close_account,
+    register_refunder,
+    register_stopper,
 )
 from billing.services.conservation import check_conservation
 from billing.services.corrections import (
@@ -178,6 +190,7 @@ from billing.services.webhook_endpoints import (
 from billing.services.webhook_sending import send_due_webhooks
 
 __all__ = [
+    "AccountClosingError",
     "AccountRefusedError",
     "Actor",
     "AgreedTerms",
@@ -186,6 +199,7 @@ __all__ = [
     "Because",
     "BulkRefusedError",
     "ByHand",
+    "ClosingRefusedError",
     "CorrectionRefusedError",
     "CreditRefusedError",
     "EndpointChange",
@@ -219,11 +233,13 @@ __all__ = [
     "RoleTooHighError",
     "RunReport",
     "SafetyBoundError",
+    "SandboxesRunError",
     "Scope",
     "SubscriptionRefusedError",
     "TopUpRefusedError",
     "UnknownCurrencyError",
     "UnknownTimeZoneError",
+    "UnpaidError",
     "UsageUnpricedError",
     "VoidGuard",
     "WebhookRefusedError",
@@ -232,6 +248,8 @@ __all__ = [
     "accept_invitation",
     "add_endpoint",
     "add_up_desk",
+    "advance_closing",
+    "advance_closings",
     "approve_correction",
     "authenticate_api_key",
     "authenticate_operator_key",
@@ -243,6 +261,7 @@ __all__ = [
     "change_role",
     "check_conservation",
     "choose_plan",
+    "close_account",
     "copy_book",
     "credit_amount",
     "credit_in_full",
@@ -294,7 +313,10 @@ __all__ = [
     "plan_grants",
     "preview_plan_change",
     "redeliver",
+    "refuse_closing",
     "refuse_url",
+    "register_refunder",
+    "register_stopper",
     "register_void_guard",
     "rehearse_invoices",
     "reissue_invoice",

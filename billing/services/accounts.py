@@ -30,6 +30,18 @@ class UnknownCurrencyError(AccountRefusedError):
     """The code is not a currency of ISO 4217."""
 
 
+class AccountClosingError(AccountRefusedError):
+    """The account is being closed, or is: nothing new begins in it."""
+
+
+def refuse_closing(account: Account) -> None:
+    """Raise AccountClosingError when somebody asked to close the account."""
+    if account.closing_at:
+        raise AccountClosingError(
+            f"The account is {'closed' if account.closed_at else 'being closed'}. Open another one."
+        )
+
+
 def is_time_zone(name: str) -> bool:
     """Return whether the name is an IANA time zone."""
     return name in available_timezones()

@@ -10,6 +10,7 @@ from django.db import transaction
 
 from billing.models import ApiKey
 from billing.models.accounts import default_scopes
+from billing.services.accounts import lock_account, refuse_closing
 from metering.bearer_keys import find_key, new_key, revoke_keys
 
 LIVE_START = "sbx_live_"
@@ -49,6 +50,7 @@ class TestKeyError(Exception):
     """A key for trying things out was shown where money is real."""
 
 
+@transaction.atomic
 def issue_api_key(
     account_id: UUID,
     *,
@@ -59,8 +61,10 @@ def issue_api_key(
 ) -> IssuedApiKey:
     """Make a key for the account's API, with the scopes read and write unless others are named.
 
-    Each call makes another. Raises ApiKeyRefusedError.
+    Each call makes another. Raises ApiKeyRefusedError, AccountClosingError.
     """
+    # Locked, so that two at once do not make one too many, or one as the account is closed.
+    refuse_closing(lock_account(account_id))
     wanted = set(scopes) or set(default_scopes())
     if unknown := wanted - set(ApiKey.Scope.values):
         raise ApiKeyRefusedError(
@@ -96,6 +100,7 @@ def rotate_api_key(
     """
     if not timedelta(0) <= overlap <= LONGEST_OVERLAP:
         raise ApiKeyRefusedError("overlap", f"Use 0 to {LONGEST_OVERLAP.days} days.")
+    lock_account(account_id)
     old = (
         ApiKey.objects.select_for_update()
         .filter(pk=api_key_id, account=account_id, revoked_at__isnull=True)

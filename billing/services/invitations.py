@@ -26,7 +26,7 @@ from django.utils.crypto import salted_hmac
 from billing.letters import Content, moment_text
 from billing.models import Account, Invitation, MailMessage, Membership
 from billing.models.members import OPEN
-from billing.services.accounts import lock_account
+from billing.services.accounts import lock_account, refuse_closing
 from billing.services.members import Actor, MemberRefusedError, members_of
 from billing.services.messages import Notice, write_messages
 
@@ -63,6 +63,7 @@ def invite(
     by.refuse_above(role)
     with transaction.atomic():
         account = lock_account(account_id)
+        refuse_closing(account)
         if members_of(account_id).filter(user__email__iexact=address).exists():
             raise InvitationRefusedError(f"email {address} is a member's already.")
         _refuse_too_many(account, address, now)

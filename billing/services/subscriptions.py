@@ -10,7 +10,7 @@ from billing.facts import period_containing, schedule_of, subscribed
 from billing.fees import Interval, commitment_end, year_of
 from billing.models import Account, Invoice, Plan, Subscription
 from billing.periods import window_end
-from billing.services.accounts import lock_account
+from billing.services.accounts import lock_account, refuse_closing
 from billing.services.credits import grant_period_credits, revoke_unearned_credits
 from billing.services.statements import discard_drafts
 from billing.services.subscription_events import tells_changes
@@ -45,6 +45,7 @@ def subscribe(
     started_at = now.replace(microsecond=0)
     with transaction.atomic():
         account = lock_account(account_id)
+        refuse_closing(account)
         _refuse_unless_fitting(account, plan, started_at)
         subscription = make_subscription(account, plan, now, interval=interval, agreed=agreed)
         active = _active(account, started_at)
@@ -124,6 +125,7 @@ def change_plan_at_end(
     with transaction.atomic():
         account = lock_account(account_id)
         active = _need_active(account, now)
+        refuse_closing(account)
         _refuse_unless_fitting(account, plan, now)
         _take_back_changes(account, active, now)
         ends_at = _end_of(account, active, now)
@@ -162,20 +164,36 @@ def cancel_subscription_now(account_id: UUID, *, now: datetime) -> Subscription:
         active = _need_active(account, now)
         if active.ends_period:
             return active
-        committed_until = _committed_until(account, active)
-        if committed_until and now < committed_until:
-            raise SubscriptionRefusedError(
-                f"The account is committed until {committed_until}. Cancel to the end instead."
-            )
+        _refuse_committed(account, active, now)
         _take_back_changes(account, active, now)
         ends_at = window_end(now)
         active.ends_period = True
         _end(account, active, at=ends_at, now=now)
-        if account.open_period_start < ends_at < account.open_period_end:
-            account.open_period_end = ends_at
-            account.save(update_fields=["open_period_end"])
-        _discard_drafts_past(account, ends_at)
+        _cut_period(account, ends_at)
     return active
+
+
+def refuse_committed(account: Account, now: datetime) -> None:
+    """Raise SubscriptionRefusedError while the account is committed to what it is on."""
+    if active := _active(account, now):
+        _refuse_committed(account, active, now)
+
+
+def end_for_good(account: Account, *, now: datetime) -> datetime:
+    """End what the account is on, and what is to follow it, with this window; return its end.
+
+    The billing period ends there too, also of an account on no plan. The caller has locked the
+    account. Raises SubscriptionRefusedError.
+    """
+    active = _active(account, now)
+    if active is None or active.ends_period:
+        _drop_changes_to_come(account, now)
+    else:
+        active = cancel_subscription_now(account.pk, now=now)
+    ends_at = active.expires_at if active and active.expires_at else window_end(now)
+    account.refresh_from_db(fields=["open_period_end"])
+    _cut_period(account, ends_at)
+    return ends_at
 
 
 @tells_changes
@@ -282,6 +300,21 @@ def _drop_changes_to_come(account: Account, now: datetime) -> None:
         raise SubscriptionRefusedError(
             f"The account is on {first.plan} from {first.started_at} on, which is not before {now}."
         )
+
+
+def _refuse_committed(account: Account, active: Subscription, now: datetime) -> None:
+    committed_until = _committed_until(account, active)
+    if committed_until and now < committed_until:
+        raise SubscriptionRefusedError(
+            f"The account is committed until {committed_until}. Cancel to the end instead."
+        )
+
+
+def _cut_period(account: Account, ends_at: datetime) -> None:
+    if account.open_period_start < ends_at < account.open_period_end:
+        account.open_period_end = ends_at
+        account.save(update_fields=["open_period_end"])
+    _discard_drafts_past(account, ends_at)
 
 
 def _discard_drafts_past(account: Account, ends_at: datetime) -> None:

@@ -12,7 +12,7 @@ from django.db.models import Sum
 from billing.credits import CreditKind
 from billing.models import Account, CreditEntry, TopUp
 from billing.money import Money
-from billing.services.accounts import lock_account
+from billing.services.accounts import lock_account, refuse_closing
 from billing.services.credits import CreditRefusedError, Gift, grant_credit
 from billing.services.other_invoices import invoice_top_up
 
@@ -34,6 +34,7 @@ def set_automatic_top_up(
     with transaction.atomic():
         account = lock_account(account_id)
         if amount is not None:
+            refuse_closing(account)
             _refuse_broken(amount, account.currency)
         account.top_up_threshold, account.top_up_amount = threshold, amount
         account.save(update_fields=["top_up_threshold", "top_up_amount"])
@@ -46,6 +47,7 @@ def request_top_up(account_id: UUID, amount: Decimal, *, now: datetime) -> TopUp
         raise TopUpRefusedError(f"amount is {amount}. Use an amount above 0.")
     with transaction.atomic():
         account = lock_account(account_id)
+        refuse_closing(account)
         _refuse_broken(amount, account.currency)
         return TopUp.objects.create(account=account, amount=amount, requested_at=now)
 

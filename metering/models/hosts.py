@@ -3,6 +3,8 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
+from metering.period import to_ms
+
 
 class AccountRegistration(models.Model):
     """An account that may have sandboxes. Billing writes it; metering knows no more of accounts."""
@@ -13,9 +15,15 @@ class AccountRegistration(models.Model):
     # Windows that start before it are on a final invoice: growth in them is late usage.
     frozen_until = models.DateTimeField(null=True, blank=True)
     is_active = models.BooleanField(default=True)
+    # It is being closed: no life that started then or later is recorded.
+    closes_from = models.DateTimeField(null=True, blank=True)
 
     def __str__(self) -> str:
         return str(self.account_id)
+
+    def takes_life_of(self, started_ms: int) -> bool:
+        """Return whether a life that started then may be recorded."""
+        return self.is_active and (self.closes_from is None or started_ms < to_ms(self.closes_from))
 
 
 class FormerTimeZone(models.Model):

@@ -47,7 +47,8 @@ class Proposal:
     """A refund as its author asks for it, in the payment's currency.
 
     Under `reference` a payment is refunded once. `credit` is how much prepaid credit it takes
-    back; None: what the payment became credit of, first.
+    back; None: what the payment became credit of, first. `needs_approval`: a second person decides,
+    however little it is.
     """
 
     amount: Decimal
@@ -55,6 +56,7 @@ class Proposal:
     reference: str
     credit: Decimal | None = None
     user_id: int | None = None
+    needs_approval: bool = False
 
 
 def propose_refund(payment_id: int, proposal: Proposal, *, now: datetime) -> Refund:
@@ -89,7 +91,7 @@ def propose_refund(payment_id: int, proposal: Proposal, *, now: datetime) -> Ref
             proposed_at=now,
             try_at=now,
         )
-        if not _needs_approval(refund):
+        if not (proposal.needs_approval or _needs_approval(refund)):
             _let_go(refund, decided_by_id=None, now=now)
     return refund
 
