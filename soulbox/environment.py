@@ -101,6 +101,11 @@ VARIABLES: dict[str, Variable] = {
             "MAIL_FROM", "SoulBox Billing <billing@localhost>", "Sender of e-mails, name and all."
         ),
         Variable(
+            "API_CALLS_A_MINUTE",
+            "600",
+            "Calls of the API taken in a minute of one key or member; of an account twice as many.",
+        ),
+        Variable(
             "PUBLIC_URL",
             "",
             "Address customers reach the API at, for links in e-mails. Empty: no links.",

@@ -192,6 +192,7 @@ REST_FRAMEWORK = {
         "billing.api.authentication.MemberAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["billing.api.permissions.HasScope"],
+    "DEFAULT_THROTTLE_CLASSES": ["billing.api.throttles.FairShare"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["billing.api.parsing.JsonParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
@@ -241,6 +242,8 @@ UNFOLD = {
         ]
     },
 }
+
+API_CALLS_A_MINUTE = environment.integer("API_CALLS_A_MINUTE")
 
 # Metering
 

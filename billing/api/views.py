@@ -17,6 +17,7 @@ from billing.api.callers import Caller, Scope, caller_of
 from billing.api.idempotency import TRANSACTION, idempotent
 from billing.api.pages import Pages
 from billing.api.problems import Problem
+from billing.api.throttles import headers_of
 
 M = TypeVar("M", bound=Model)
 
@@ -84,6 +85,8 @@ class AccountView(APIView):
         """Return the response, to be asked for again each time, and by nobody else kept."""
         response = super().finalize_response(request, response, *args, **path)
         response.headers.setdefault("Cache-Control", "private, no-cache")
+        for name, value in headers_of(getattr(request, "rate_limits", [])).items():
+            response.headers[name] = value
         return response
 
 

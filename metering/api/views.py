@@ -44,6 +44,8 @@ class Samples(APIView):
 
     authentication_classes = (MeteringKeyAuthentication,)
     permission_classes = (HasScope,)
+    # A runtime sends as often as its sandboxes are read.
+    throttle_classes = ()
     parser_classes = (SamplesParser, EventBatchParser, EventParser)
     scope = MeteringKey.Scope.SAMPLES
 
@@ -87,6 +89,8 @@ class SandboxCollect(APIView):
 
     authentication_classes = (MeteringKeyAuthentication,)
     permission_classes = (HasScope,)
+    # A runtime sends as often as its sandboxes are read.
+    throttle_classes = ()
     scope = MeteringKey.Scope.COLLECT
 
     @extend_schema(
