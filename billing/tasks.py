@@ -20,6 +20,8 @@ SENDING_TIME = timedelta(seconds=30)
 """A sweep begins no e-mail after it; the longest wait for a server comes on top."""
 WRITING_TIME = timedelta(seconds=10)
 """A sweep begins no batch of invoices' events after it."""
+CAPPING_TIME = timedelta(seconds=13)
+"""A look at budgets that cap begins no hundred of them after it; the next one goes on."""
 FORGETTING_TIME = timedelta(minutes=1)
 TURNS_A_RUN = 20
 """Of a hundred accounts each: about a minute's work."""
@@ -144,6 +146,18 @@ def forget_old_calls() -> None:
     for _ in range(TURNS_A_RUN):
         if not services.forget_old_calls(datetime.now(UTC)):
             return
+
+
+@shared_task(name="billing.tasks.look_at_caps")
+def look_at_caps() -> None:
+    """Look at budgets that cap and have something new, until none is left or time is up."""
+    started = datetime.now(UTC)
+    looked: set[int] = set()
+    while datetime.now(UTC) - started < CAPPING_TIME:
+        found = services.look_at_caps(datetime.now(UTC), but=looked)
+        if not found:
+            return
+        looked.update(found)
 
 
 def _take_turns(note: Callable[..., UUID | None], key: str) -> None:

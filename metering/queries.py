@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -297,6 +297,19 @@ _NEWEST = """
     ) AS reading ON true
     WHERE sandbox.account_id = %s
 """
+
+
+def newest_readings_at(account_ids: Collection[UUID]) -> dict[UUID, datetime]:
+    """Return what `newest_reading_at` does for each account that has a reading."""
+    with connection.cursor() as cursor:
+        cursor.execute(_NEWEST_OF_EACH, [list(account_ids)])
+        return {account_id: from_ms(newest) for account_id, newest in cursor.fetchall()}
+
+
+_NEWEST_OF_EACH = (
+    _NEWEST.replace("SELECT max", "SELECT sandbox.account_id, max").replace("= %s", "= ANY(%s)")
+    + "    GROUP BY sandbox.account_id\n"
+)
 
 
 def streams_behind(account_id: UUID, *, until: datetime) -> list[str]:

@@ -12,6 +12,7 @@ from payments.hurrying import hurry
 from payments.models import Collection
 from payments.provider import NotSetUpError, ProviderError
 from payments.services import events
+from payments.services.capping import follow_cap, follow_caps
 from payments.services.collecting import set_aside, take_step
 from payments.services.customers import account_of_event, tell_customers
 from payments.services.dunning_steps import (
@@ -83,6 +84,7 @@ def sweep_dunning() -> None:
     refresh_out_of_step(now)
     retry_on_new_cards(now)
     take_due_steps(now)
+    follow_caps(now)
     for request_id in due_requests(now):
         send_platform_request.apply_async((str(request_id),), queue="payments")
 
@@ -91,6 +93,20 @@ def sweep_dunning() -> None:
 def send_platform_request(request_id: str) -> None:
     """Ask the platform to stop or resume an account's sandboxes."""
     send_request(int(request_id), now=datetime.now(UTC))
+
+
+@shared_task(name="payments.tasks.follow_cap")
+def follow_cap_of(account_id: str) -> None:
+    """Ask the platform what follows from an account's caps, sooner than the sweep would."""
+    follow_cap(UUID(account_id), now=datetime.now(UTC))
+    for request_id in due_requests(datetime.now(UTC), account_id=UUID(account_id)):
+        send_request(request_id, now=datetime.now(UTC))
+
+
+def hurry_cap(sender: object, *, account_id: UUID, **_said: object) -> None:
+    """Have what follows from a cap done soon. Billing's signals of caps are its hints."""
+    del sender
+    hurry(follow_cap_of, str(account_id))
 
 
 @shared_task(name="payments.tasks.tell_expiring_cards")

@@ -50,6 +50,7 @@ app.conf.beat_schedule = {
     "add up desk": _every("billing.tasks.add_up_desk", seconds=5 * 60, queue="default"),
     "forget old calls": _every("billing.tasks.forget_old_calls", seconds=60 * 60, queue="default"),
     "sweep mail": _every("billing.tasks.sweep_mail", seconds=15, queue="default"),
+    "look at caps": _every("billing.tasks.look_at_caps", seconds=15, queue="billing"),
     "sweep webhooks": _every("billing.tasks.sweep_webhooks", seconds=15, queue="default"),
     "forget old events": _every(
         "billing.tasks.forget_old_events", seconds=60 * 60, queue="default"

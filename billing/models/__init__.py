@@ -2,6 +2,7 @@
 
 from billing.models.accounts import Account, ApiKey
 from billing.models.audit import AuditEntry, AuditTrail
+from billing.models.caps import BudgetCap, BudgetState
 from billing.models.closing import AccountClosing
 from billing.models.corrections import BilledLateUsage, InvoiceAdjustment, UnbilledLateUsage
 from billing.models.credit_notes import (
@@ -39,6 +40,8 @@ __all__ = [
     "AuditTrail",
     "BilledLateUsage",
     "Budget",
+    "BudgetCap",
+    "BudgetState",
     "Correction",
     "CorrectionLine",
     "CreditEntry",

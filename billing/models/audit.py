@@ -20,6 +20,7 @@ from billing.models.accounts import Account
 from billing.models.credits import TopUp
 from billing.models.discounts import DiscountRule
 from billing.models.members import Invitation, Membership
+from billing.models.messages import Budget
 from billing.models.plans import Plan, Subscription
 from billing.models.prices import Price, PriceBook, PriceBookVersion, PriceTier
 
@@ -28,6 +29,8 @@ NOT_AUDITED = {
     "billing_account": ("open_period_start", "open_period_end"),
     # A secret.
     "billing_invitation": ("token_hash",),
+    # When a sweep last looked.
+    "billing_budget": ("looked_at",),
     # A secret, and a sign of life.
     "auth_user": ("password", "last_login"),
 }
@@ -104,6 +107,7 @@ AUDITED: tuple[type[models.Model], ...] = (
     PriceTier,
     DiscountRule,
     TopUp,
+    Budget,
     StaffUser,
     StaffGroup,
     StaffUserGroup,

@@ -30,6 +30,8 @@ class MailMessage(models.Model):
         INVOICE_READY = "invoice_ready"
         PAYMENT_FAILED = "payment_failed"
         BUDGET_REACHED = "budget_reached"
+        BUDGET_CAPPED = "budget_capped"
+        BUDGET_CAP_LIFTED = "budget_cap_lifted"
         CREDIT_EXPIRING = "credit_expiring"
         WEBHOOK_DISABLED = "webhook_disabled"
         INVITATION = "invitation"
@@ -142,9 +144,9 @@ def default_thresholds() -> list[int]:
 
 
 class Budget(models.Model):
-    """What an account means to spend in a billing period; reaching parts of it is told by mail.
+    """What an account means to spend in a billing period; reaching parts of it is told.
 
-    It stops nothing.
+    With a hard cap, reaching all of it has the account's sandboxes stopped.
     """
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="budgets")
@@ -158,6 +160,10 @@ class Budget(models.Model):
         ),
         default=default_thresholds,
     )
+    # Amounts that are told of too, whatever part of the budget they are.
+    alert_amounts = ArrayField(amount_column(), blank=True, default=list)
+    # Whether the platform is asked to stop the account's sandboxes when all of it is reached.
+    hard_cap = models.BooleanField(default=False)
     is_active = models.BooleanField(default=True)
     # Those left alone longest are looked at first.
     looked_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -178,12 +184,22 @@ class Budget(models.Model):
                 name="budget_has_thresholds_above_0",
                 violation_error_message="Give percentages above 0, as in 50,80,100.",
             ),
+            models.CheckConstraint(
+                condition=Q(alert_amounts__len=0) | Q(AreAboveZero("alert_amounts")),
+                name="budget_tells_of_amounts_above_0",
+                violation_error_message="Give amounts above 0, as in 100.00,250.00.",
+            ),
         )
         indexes = (
             models.Index(
                 F("looked_at").asc(nulls_first=True),
                 condition=Q(is_active=True),
                 name="budgets_by_turn",
+            ),
+            models.Index(
+                fields=["account"],
+                condition=Q(is_active=True, hard_cap=True),
+                name="budgets_with_hard_caps",
             ),
         )
 

@@ -29,7 +29,7 @@ from billing.services.billing_run import (
     generate_invoices,
     rehearse_invoices,
 )
-from billing.services.budgets import tell_reached_budgets
+from billing.services.budgets import look_at_caps, tell_reached_budgets
 from billing.services.bulk_credits import (
     BulkRefusedError,
     GrantPlan,
@@ -299,6 +299,7 @@ __all__ = [
     "issue_operator_key",
     "keep_invoice_days",
     "lock_account",
+    "look_at_caps",
     "mark_paid",
     "mark_payment_failed",
     "members_of",

@@ -1,39 +1,40 @@
-"""Compares what periods cost so far with the budgets of their accounts, and tells what is reached.
+"""Looks at what periods cost so far beside the budgets of their accounts, and acts on it.
 
-It only tells. What stops sandboxes at a hard cap belongs beside it, on the same comparison.
+Thresholds that are reached are told of, and hard caps cap. All budgets are looked at in turn; those
+that cap are looked at every few seconds besides, as soon as something new was measured.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
-from django.db.models import F, Q
+from django.db import transaction
+from django.db.models import Exists, F, OuterRef, Q
 
+import metering.queries
 from billing.facts import AccountPeriod, facts_of, schedules_of
-from billing.letters import Content, period_text
-from billing.models import Account, Budget, MailMessage
-from billing.money import Money
+from billing.models import Account, Budget, BudgetState
+from billing.money import MOST_DECIMALS
 from billing.queries import one_snapshot
-from billing.services.messages import Notice, write_messages
+from billing.services.budget_thresholds import Spent, tell_thresholds
+from billing.services.caps import OPEN, enforce_caps
 from billing.statement import state_period
 from billing.totals import NegativeTotalError
-from metering.period import Period
 
 BUDGETS_AT_ONCE = 100
 """A few seconds' work."""
+RATE_SPAN: Final = timedelta(minutes=5)
+"""How fast a cost grows is counted over spans of at least this."""
+SHORTEST_RATE_SPAN: Final = timedelta(minutes=1)
+CAPS_A_SWEEP: Final = 5000
+"""Budgets whose newest reading is looked up in one sweep."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Spent:
-    period: Period
-    total: Money
 
 
 def tell_reached_budgets(now: datetime) -> bool:
@@ -45,20 +46,69 @@ def tell_reached_budgets(now: datetime) -> bool:
     """
     due = (
         Budget.objects.filter(Q(looked_at__isnull=True) | Q(looked_at__lt=now), is_active=True)
-        .select_related("account")
+        .select_related("account", "state")
         .order_by(F("looked_at").asc(nulls_first=True), "pk")
     )
     budgets = list(due[:BUDGETS_AT_ONCE])
     # First, so that an account that cannot be stated does not keep the others from their turn.
     Budget.objects.filter(pk__in=[budget.pk for budget in budgets]).update(looked_at=now)
-    spent = _spent_by({budget.account_id: budget.account for budget in budgets}.values(), now=now)
-    write_messages(_notices(budgets, spent), now=now)
+    _look_at(budgets, now=now)
     return len(budgets) == BUDGETS_AT_ONCE
 
 
-def _spent_by(accounts: Iterable[Account], *, now: datetime) -> dict[UUID, _Spent]:
+def look_at_caps(now: datetime, *, but: Collection[int] = ()) -> list[int]:
+    """Look at some budgets that cap, or were never looked at; return which, none when all are.
+
+    Only those with something new: a reading, or another period. `but` are those that this
+    sweep has looked at. Safe to repeat.
+    """
+    caps = Exists(OPEN.filter(budget=OuterRef("pk")))
+    watched = (
+        Budget.objects.filter(
+            Q(is_active=True, hard_cap=True) | caps | Q(state=None, is_active=True)
+        )
+        .exclude(pk__in=but)
+        .select_related("account", "state")
+        .order_by(F("state__looked_at").asc(nulls_first=True), "pk")[:CAPS_A_SWEEP]
+    )
+    budgets = list(watched)
+    newest = metering.queries.newest_readings_at({budget.account_id for budget in budgets})
+    due = [budget for budget in budgets if _has_news(budget, newest, now=now)]
+    _look_at(due[:BUDGETS_AT_ONCE], now=now)
+    return [budget.pk for budget in due[:BUDGETS_AT_ONCE]]
+
+
+def _has_news(budget: Budget, newest: Mapping[UUID, datetime], *, now: datetime) -> bool:
+    state = state_of(budget)
+    if state is None or state.period_end <= now:
+        return True
+    return (read_at := newest.get(budget.account_id)) is not None and state.read_at != read_at
+
+
+def state_of(budget: Budget) -> BudgetState | None:
+    """Return how far a budget is used up, None before the first look."""
+    return getattr(budget, "state", None)
+
+
+def _look_at(budgets: Sequence[Budget], *, now: datetime) -> None:
+    """Compare budgets with what their accounts' periods cost, and do what follows."""
+    accounts = {budget.account_id: budget.account for budget in budgets}
+    # Before the cost, which may then count more than it says, and never less.
+    newest = metering.queries.newest_readings_at(accounts)
+    spent = _spent_by(accounts.values(), now=now)
+    known = [budget for budget in budgets if budget.account_id in spent]
+    states = {
+        budget.pk: _state(budget, spent[budget.account_id], newest.get(budget.account_id), now=now)
+        for budget in known
+    }
+    _keep(states.values())
+    tell_thresholds(known, spent, now=now)
+    enforce_caps(known, spent, {pk: state.burn_rate for pk, state in states.items()}, now=now)
+
+
+def _spent_by(accounts: Iterable[Account], *, now: datetime) -> dict[UUID, Spent]:
     """Return what each account's period around `now` comes to so far, as `usage/current` says."""
-    spent: dict[UUID, _Spent] = {}
+    spent: dict[UUID, Spent] = {}
     with one_snapshot():
         every = list(accounts)
         schedules = schedules_of(every)
@@ -74,68 +124,62 @@ def _spent_by(accounts: Iterable[Account], *, now: datetime) -> dict[UUID, _Spen
             except (ValueError, NegativeTotalError):
                 logger.exception("budget is not compared", extra={"account_id": one.account.pk})
             else:
-                spent[one.account.pk] = _Spent(one.period, total)
+                spent[one.account.pk] = Spent(one.period, total)
     return spent
 
 
-def _notices(budgets: Iterable[Budget], spent: Mapping[UUID, _Spent]) -> list[Notice]:
-    """Return what is reached and neither told of nor below what is told of."""
-    reached = {
-        budget: thresholds
-        for budget in budgets
-        if (so_far := spent.get(budget.account_id))
-        and (thresholds := _reached(budget, so_far.total))
-    }
-    keys = [
-        _key(budget, spent[budget.account_id].period, threshold)
-        for budget in reached
-        for threshold in budget.thresholds
-    ]
-    told = set(
-        MailMessage.objects.filter(
-            kind=MailMessage.Kind.BUDGET_REACHED, subject_key__in=keys
-        ).values_list("subject_key", flat=True)
+def _state(
+    budget: Budget, so_far: Spent, read_at: datetime | None, *, now: datetime
+) -> BudgetState:
+    """Return the budget's state as of now, with the rate that follows from the one before."""
+    before, cost = state_of(budget), so_far.total.amount
+    state = BudgetState(
+        budget=budget,
+        period_start=so_far.period.start,
+        period_end=so_far.period.end,
+        cost=cost,
+        looked_at=now,
+        read_at=read_at,
+        earlier_cost=cost,
+        earlier_at=now,
+        burn_rate=Decimal(0),
     )
-    notices = []
-    for budget, thresholds in reached.items():
-        so_far = spent[budget.account_id]
-        highest = max(thresholds)
-        above = [threshold for threshold in budget.thresholds if threshold >= highest]
-        if told.isdisjoint(_key(budget, so_far.period, threshold) for threshold in above):
-            notices.append(_notice(budget, so_far, highest))
-    return notices
+    if before is None or before.period_start != so_far.period.start:
+        return state
+    span = now - before.earlier_at
+    rate = _rate(cost - before.earlier_cost, span)
+    if span < RATE_SPAN:
+        state.earlier_cost, state.earlier_at = before.earlier_cost, before.earlier_at
+        # It may be old by now: what grew since may be faster.
+        state.burn_rate = max(before.burn_rate, rate)
+    else:
+        state.burn_rate = rate
+    return state
 
 
-def _reached(budget: Budget, total: Money) -> list[int]:
-    return [each for each in budget.thresholds if total.amount * 100 >= budget.amount * each]
+def _rate(growth: Decimal, span: timedelta) -> Decimal:
+    """Return the cost of an hour, where `growth` was that of a span that says enough."""
+    if span < SHORTEST_RATE_SPAN or growth <= 0:
+        return Decimal(0)
+    micros = span // timedelta(microseconds=1)
+    hour = timedelta(hours=1) // timedelta(microseconds=1)
+    return round(growth * hour / micros, MOST_DECIMALS)
 
 
-def _key(budget: Budget, period: Period, threshold: int) -> str:
-    # The amount is in it, since another amount is another budget to reach.
-    amount = Money(budget.amount, budget.account.currency).text
-    return f"{budget.pk} {period.start:%Y-%m-%dT%H:%M} {amount} {threshold}%"
-
-
-def _notice(budget: Budget, so_far: _Spent, threshold: int) -> Notice:
-    account = budget.account
-    amount = Money(budget.amount, account.currency)
-    percent = f"{threshold} %"
-    share = f"{so_far.total.amount * 100 / amount.amount:.1f}"
-    return Notice(
-        account=account,
-        kind=MailMessage.Kind.BUDGET_REACHED,
-        about=_key(budget, so_far.period, threshold),
-        content=Content(
-            template="budget_reached",
-            # What is sure first: the name may be long.
-            subject=f"{percent} of a budget reached: {budget.name}",
-            account_name=account.name,
-            facts=[
-                ("Budget", budget.name),
-                ("Amount", str(amount)),
-                ("Cost so far", f"{so_far.total} ({share} %)"),
-                ("Period", period_text(so_far.period, ZoneInfo(account.time_zone))),
-            ],
-            says={"threshold": percent, "budget": budget.name, "cost": str(so_far.total)},
-        ),
-    )
+def _keep(states: Iterable[BudgetState]) -> None:
+    rows = sorted(states, key=lambda state: state.pk)
+    changing = [field.name for field in BudgetState._meta.fields if not field.primary_key]  # noqa: SLF001 - Django's documented way
+    with transaction.atomic():
+        # One that was deleted since has no state any more.
+        left = set(
+            Budget.objects.select_for_update(no_key=True)
+            .filter(pk__in=[row.pk for row in rows])
+            .order_by("pk")
+            .values_list("pk", flat=True)
+        )
+        BudgetState.objects.bulk_create(
+            [row for row in rows if row.pk in left],
+            update_conflicts=True,
+            unique_fields=["budget"],
+            update_fields=changing,
+        )

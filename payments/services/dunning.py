@@ -19,6 +19,7 @@ from billing.services import lock_account
 from payments.dunning_queries import current_schedule, done_step
 from payments.dunning_schedule import Schedule
 from payments.models import Customer, DunningCase, PlatformRequest
+from payments.services.capping import is_capped
 from payments.services.customers import customer_of
 from payments.services.notices import tell_of_paid, tell_of_suspension
 from payments.services.platform_requests import ask_platform
@@ -143,7 +144,11 @@ def _take_standing(account: Account, closed: Sequence[DunningCase], *, now: date
         after = Standing.ACTIVE
     if after is not before:
         Customer.objects.filter(pk=account.pk).update(standing=after, standing_since=now)
-    if Standing.SUSPENDED in {before, after} and after is not before:
+    is_asked = Standing.SUSPENDED in {before, after} and after is not before
+    if is_asked and after is not Standing.SUSPENDED and is_capped(account.pk):
+        # A hard cap still holds. When it is lifted, the platform is asked to resume.
+        is_asked = False
+    if is_asked:
         tell_of_suspension(_ask_platform(account, after, now=now), now=now)
     else:
         tell_of_paid([case for case in closed if case.ending == Ending.PAID], now=now)
