@@ -101,6 +101,17 @@ VARIABLES: dict[str, Variable] = {
             "MAIL_FROM", "SoulBox Billing <billing@localhost>", "Sender of e-mails, name and all."
         ),
         Variable(
+            "HTTPS_ONLY",
+            "",
+            "no serves plain HTTP too, as for a first look. Empty: yes, but not on the embedded "
+            "services.",
+        ),
+        Variable(
+            "BEHIND_PROXY",
+            "no",
+            "yes where a proxy in front ends TLS and always sets X-Forwarded-Proto itself.",
+        ),
+        Variable(
             "API_CALLS_A_MINUTE",
             "600",
             "Calls of the API taken in a minute of one key or member; of an account twice as many.",

@@ -9,6 +9,7 @@ from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from soulbox import environment, stripe_here
+from soulbox.content_policy import STRICT
 from soulbox.embedded import APPLICATION_ROLE, OWNER_ROLE, Embedded
 from soulbox.mail import mail_server
 
@@ -97,6 +98,19 @@ DEBUG = environment.flag("DEBUG")
 ALLOWED_HOSTS = environment.names("ALLOWED_HOSTS")
 CSRF_TRUSTED_ORIGINS = environment.names("CSRF_TRUSTED_ORIGINS")
 
+# In the open, everything goes over TLS. Who asks for figures or health from inside asks without.
+HTTPS_ONLY = environment.flag("HTTPS_ONLY") if environment.text("HTTPS_ONLY") else not EMBEDDED
+SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS_ONLY
+SECURE_REDIRECT_EXEMPT = [r"^metrics$", r"^api/schema/$"]
+SECURE_HSTS_SECONDS = 365 * 86_400 if HTTPS_ONLY else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS_ONLY
+if environment.flag("BEHIND_PROXY"):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+# To be in browsers' lists is for who owns the whole domain to ask.
+SILENCED_SYSTEM_CHECKS = ["security.W021"]
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
 INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",
@@ -128,6 +142,7 @@ MIDDLEWARE = [
     "soulbox.doors.request_id",
     "soulbox.doors.api_limits",
     "django.middleware.security.SecurityMiddleware",
+    "soulbox.content_policy.ContentPolicy",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -139,8 +154,8 @@ MIDDLEWARE = [
     "soulbox.staff.middleware.who_is_asking",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "soulbox.portal.content_policy.strict_content",
 ]
+CONTENT_SECURITY_POLICY = {"DIRECTIVES": STRICT}
 ROOT_URLCONF = "soulbox.urls"
 WSGI_APPLICATION = "soulbox.wsgi.application"
 TEMPLATES = [
@@ -155,6 +170,10 @@ TEMPLATES = [
             ]
         },
     }
+]
+PASSWORD_HASHERS = [
+    "django.contrib.auth.hashers.Argon2PasswordHasher",
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",  # of passwords set before
 ]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},

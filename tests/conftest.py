@@ -114,4 +114,5 @@ def service_environment(django_db_setup: None) -> dict[str, str]:
         "STREAM_REDIS_URL": settings.STREAM_REDIS_URL,
         "CACHE_REDIS_URL": settings.CACHE_REDIS_URL,
         "SECRET_KEY": settings.SECRET_KEY,
+        "HTTPS_ONLY": "no",
     }

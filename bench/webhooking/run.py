@@ -190,6 +190,7 @@ def _other_redis(url: str) -> Mapping[str, str]:
     if not isinstance(embedded, Embedded):
         raise TypeError("the benchmark runs on embedded services only")
     return {
+        "HTTPS_ONLY": "no",
         "DATABASE_URL": embedded.database_url(APPLICATION_ROLE),
         "DATABASE_OWNER_URL": embedded.database_url(OWNER_ROLE),
         "REDIS_URL": url,

@@ -49,6 +49,7 @@ from tests.billing.usage import (
     record_first_invoice,
     record_usage,
 )
+from tests.problems import errors_of
 
 pytestmark = pytest.mark.django_db
 
@@ -499,7 +500,7 @@ def test_a_customer_downloads_an_invoice(format_: str, content_type: str, start:
 def test_another_format_is_refused_by_its_name(query: str) -> None:
     account = open_account()
     answer = download(everything(account), key_of(account), query)
-    assert (answer.status_code, list(answer.json())) == (400, ["format"])
+    assert (answer.status_code, list(errors_of(answer))) == (400, ["format"])
 
 
 def test_another_accounts_invoice_is_not_downloaded() -> None:

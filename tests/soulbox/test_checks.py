@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -311,3 +312,42 @@ def test_webhooks_that_would_be_refused_are_warned_of(
     found = webhooks_are_believed(None)
     assert [message.id for message in found] == ([WEBHOOKS_ARE_REFUSED] if warned else [])
     assert all("STRIPE_WEBHOOK_SECRET" in str(message.hint) for message in found)
+
+
+def test_a_public_installation_passes_the_checks_for_one() -> None:
+    environment = {
+        **_environment(settings.REDIS_URL),
+        "SECRET_KEY": "".join(chr(48 + index) for index in range(60)),
+        "ALLOWED_HOSTS": "billing.example.com",
+        "PUBLIC_URL": "https://billing.example.com",
+        "EMAIL_URL": "smtp://mail.example.com:587",
+        "MAIL_FROM": "Billing <billing@example.com>",
+        "STRIPE_API_KEY": "sk_live_none",
+        "STRIPE_WEBHOOK_SECRET": "whsec_none",
+        "PLATFORM_HOOK_URL": "https://platform.example.com/hook",
+        "PLATFORM_HOOK_SECRET": "a secret of the platform",
+        "BEHIND_PROXY": "yes",
+    }
+    checked = subprocess.run(
+        [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")
+    del environment["STRIPE_WEBHOOK_SECRET"]
+    environment["HTTPS_ONLY"] = "no"
+    refused = subprocess.run(
+        [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert {"soulbox.W005", "security.W008", "security.W012"} <= set(
+        re.findall(r"[a-z]+\.W\d+", refused.stderr)
+    )
