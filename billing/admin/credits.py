@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, Sum
 from django.http import HttpRequest, HttpResponse
 
 from billing import services
@@ -197,12 +197,16 @@ class CreditGrantAdmin(Exports, GrantsInBulk, WithTotals[CreditGrant], ServicePa
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[CreditGrant]:
         """Return the grants with what was granted and what is left."""
+        entries = CreditEntry.objects.filter(grant=OuterRef("pk")).order_by().values("grant")
+        # Not by a join: the totals below would group every grant to ask which ones are shown.
         return (
             super()
             .get_queryset(request)
             .annotate(
-                granted=Sum("entries__amount", filter=Q(entries__kind="grant")),
-                balance=Sum("entries__amount"),
+                granted=Subquery(
+                    entries.annotate(sum=Sum("amount", filter=Q(kind="grant"))).values("sum")
+                ),
+                balance=Subquery(entries.annotate(sum=Sum("amount")).values("sum")),
             )
         )
 
