@@ -193,7 +193,7 @@ def test_the_api_lists_notes_newest_first_by_page(
     second = Client().get(first["next"], headers={"Authorization": f"Bearer {key}"}).json()
     assert [row["id"] for row in second["results"]] == [notes[0].pk]
     assert second["next"] is None
-    assert get("credit-notes?cursor=nonsense", key).status_code == 404
+    assert get("credit-notes?cursor=nonsense", key).json()["code"] == "cursor_invalid"
     shown = get(f"invoices/{invoice.pk}", key).json()["credit_notes"]
     assert [row["number"] for row in shown] == [note.number for note in reversed(notes)]
     assert shown[0] == {
