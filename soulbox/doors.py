@@ -110,12 +110,14 @@ def _within(milliseconds: int) -> Callable[..., Any]:
 
     def run(execute: Callable[..., Any], sql: Any, params: Any, many: Any, context: Any) -> Any:
         raw = context["connection"].connection
-        if getattr(raw, _TIME_SET, 0) != milliseconds:
-            is_idle = raw.info.transaction_status == TransactionStatus.IDLE
+        state = raw.info.transaction_status
+        # A transaction that failed takes nothing but its end.
+        if getattr(raw, _TIME_SET, 0) != milliseconds and state != TransactionStatus.INERROR:
             with raw.cursor() as cursor:
                 cursor.execute(f"SET statement_timeout = {milliseconds}")
             # A transaction that is rolled back takes it back too.
-            setattr(raw, _TIME_SET, milliseconds if is_idle and raw.autocommit else -1)
+            is_idle = state == TransactionStatus.IDLE and raw.autocommit
+            setattr(raw, _TIME_SET, milliseconds if is_idle else -1)
         return execute(sql, params, many, context)
 
     return run

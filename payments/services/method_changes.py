@@ -129,6 +129,8 @@ def remove_method(account_id: UUID, method_id: int, *, now: datetime) -> None:
     Of several the newest that is left becomes the default. Raises NoSuchMethodError,
     MethodRefusedError for the only one of an account that owes, NotSetUpError.
     """
+    # Who has no such method learns that first.
+    _method_of(account_id, method_id)
     if not is_set_up():
         provider()
     with transaction.atomic(durable=True):

@@ -7,13 +7,13 @@ from http import HTTPStatus
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import DataError, connection, transaction
 from django.test import Client
 
 from billing import services
 from billing.api.problems import CODES
 from billing.models import Account, Invoice, Membership
-from soulbox.doors import LARGEST_BODY_BYTES
+from soulbox.doors import LARGEST_BODY_BYTES, _within
 from tests.api.calling import Api
 from tests.billing.usage import NOON, bill, open_account, record_first_invoice
 
@@ -183,3 +183,12 @@ def test_statements_of_the_api_are_bounded_and_others_are_not() -> None:
     client.force_login(User.objects.create_superuser("root"))
     client.get("/admin/")
     assert limit() == "0"
+
+
+def test_a_statement_that_failed_is_rolled_back_to_before_it() -> None:
+    begun = transaction.get_connection().connection
+    setattr(begun, "soulbox_statement_time_ms", -1)  # noqa: B010 - as on a new connection
+    with connection.execute_wrapper(_within(5000)):
+        with pytest.raises(DataError), transaction.atomic():
+            connection.cursor().execute("SELECT 1 / 0")
+        connection.cursor().execute("SELECT 1")
