@@ -40,6 +40,9 @@ lint: .venv/installed-dev ## Run everything of check but the tests
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive soulbox payments billing metering
+	@# What is known of the pins, where an index can be asked; it says which ones it was not told of.
+	$(BIN)/pip-audit --progress-spinner off --disable-pip --no-deps --requirement requirements.txt
 	$(BIN)/python manage.py check
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file .venv/schema.yaml
