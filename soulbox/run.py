@@ -114,6 +114,8 @@ def _host_id() -> UUID:
 def child_environment(ports: Ports, logins: DemoLogins) -> dict[str, str]:
     """Return the environment of the processes in the Procfile."""
     return {
+        # Whoever tries this may try signing up too; the mail lies in a folder of SOULBOX_HOME.
+        "SIGN_UP": "open",
         **os.environ,
         **_local_stripe(ports),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -121,8 +123,6 @@ def child_environment(ports: Ports, logins: DemoLogins) -> dict[str, str]:
         "PYTHONWARNINGS": ",".join(f"ignore:{text}" for text in EXPECTED_WARNINGS),
         "SOULBOX_HOME": str(settings.HOME),
         "PUBLIC_URL": environment.text("PUBLIC_URL") or f"http://{ADDRESS}:{ports.web}",
-        # Whoever tries this may try signing up too; the mail lies in a folder of SOULBOX_HOME.
-        "SIGN_UP": os.environ.get("SIGN_UP") or "open",
         "WEB_PORT": str(ports.web),
         "FLOWER_PORT": str(ports.flower),
         "METERING_HOST_ID": str(_host_id()),

@@ -332,7 +332,8 @@ def test_a_life_of_one_second_is_recorded_with_its_running_time(
     assert life.ended_at is not None
     assert life.ended_at.isoformat()[:23] == state["FinishedAt"][:23]
     ran_ms = (life.ended_at - life.started_at) / timedelta(milliseconds=1)
-    assert 1000 <= ran_ms < 2000
+    # The engine notes the start a moment after the process began.
+    assert 900 <= ran_ms < 2000
     record = UsageRecord.objects.get(life=life)
     assert record.running_ms == ran_ms
     unmeasured = Gap.objects.filter(life=life, meter="memory")
