@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.urls import path
 
 from billing import views
-from billing.api import usage
+from billing.api import api_keys, usage
 
 urlpatterns = [
     path("usage/current", usage.UsageCurrent.as_view(), name="usage-current"),
@@ -30,5 +30,8 @@ urlpatterns = [
         views.CreditNoteDownload.as_view(),
         name="credit-note-download",
     ),
+    path("api-keys", api_keys.ApiKeys.as_view(), name="api-keys"),
+    path("api-keys/<int:pk>", api_keys.ApiKeyDetail.as_view(), name="api-key"),
+    path("api-keys/<int:pk>/rotate", api_keys.ApiKeyRotation.as_view(), name="api-key-rotation"),
     path("plans", views.PlanList.as_view(), name="plans"),
 ]

@@ -20,6 +20,7 @@ READERS_OF_THE_CLOCK = (
     "billing.admin.top_ups",
     "billing.admin.operator_keys",
     "billing.admin.reports",
+    "billing.api.api_keys",
     "billing.api.authentication",
     "billing.api.callers",
     "billing.api.idempotency",
