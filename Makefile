@@ -5,7 +5,7 @@ BIN := .venv/bin
 BENCHES := $(basename $(notdir $(wildcard bench/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test properties faults-billing faults-payments webhook-orders check lint bench $(addprefix bench-,$(BENCHES)) reset requirements
+.PHONY: help run demo test properties faults-billing faults-payments webhook-orders conformance check lint bench $(addprefix bench-,$(BENCHES)) reset requirements
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -32,6 +32,9 @@ faults-payments: .venv/installed-dev ## Collect 1,000 months with Stripe and wor
 
 webhook-orders: .venv/installed-dev ## Tell 200 stories by webhooks in any order, repeated and dropped; SEED=… for one
 	@WEBHOOK_SEEDS=$(or $(SEEDS),200) WEBHOOK_SEED=$(SEED) exec $(BIN)/pytest --timeout=36000 tests/payments/test_event_orders.py
+
+conformance: .venv/installed-dev ## Call each operation of the API in 500 ways; EXAMPLES=… for others
+	@API_EXAMPLES=$(or $(EXAMPLES),500) exec $(BIN)/pytest --timeout=36000 tests/api/test_conformance.py
 
 check: lint test ## Run everything that has to pass before a commit
 
