@@ -73,7 +73,7 @@ def test_an_operation_answers_as_the_document_says(
 
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
     @given(document[f"{PREFIX}{path}"][method].as_strategy(generation_mode=mode))
-    def answers_as_it_says(case: schemathesis.Case) -> None:
+    def answers_as_it_says(case: schemathesis.Case[Any]) -> None:
         for api in keys:
             response = case.call_and_validate(headers=api.headers, checks=CHECKS)
             assert api is keys[0] or THEIR_NAME not in response.text
