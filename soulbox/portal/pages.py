@@ -18,8 +18,9 @@ from django.utils import timezone
 from django.utils.cache import add_never_cache_headers
 from django.views.generic import View
 
-from billing.api.callers import SCOPES_OF_ROLE, Scope, membership_of
+from billing.api.callers import Caller, Scope, member_caller, membership_of
 from billing.models import Account, Membership
+from billing.services import AccountClosingError
 from payments.provider import BusyError, NoAnswerError, NotSetUpError, ProviderError
 
 READING = {"GET", "HEAD"}
@@ -38,7 +39,7 @@ class MemberView(View):
     now: datetime
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Answer in the account's time zone. What Stripe refuses is told on the page before."""
+        """Answer in the account's time zone. What is refused is told on a page that can be seen."""
         if isinstance(request.user, AnonymousUser):
             return _to_sign_in(request)
         membership = membership_of(_user(request), request.session)
@@ -49,10 +50,12 @@ class MemberView(View):
         method = "GET" if request.method in READING else str(request.method)
         needed = self.needs.get(method, Scope.ADMIN)
         with timezone.override(self.zone):
-            if needed not in SCOPES_OF_ROLE[membership.role]:
+            if not self.may(needed):
                 return self.page("portal/not_allowed.html", status=403)
             try:
                 response = super().dispatch(request, *args, **kwargs)
+            except AccountClosingError as refusal:
+                return self.back("portal:overview", str(refusal), is_error=True)
             except ProviderError as error:
                 return self.back("portal:payment-methods", _provider_words(error), is_error=True)
         add_never_cache_headers(response)
@@ -78,9 +81,14 @@ class MemberView(View):
         """The account's time zone, in which times are shown."""
         return ZoneInfo(self.account.time_zone)
 
+    @property
+    def caller(self) -> Caller:
+        """Who is signed in, with what they may here, as in the API."""
+        return member_caller(self.membership, self.user)
+
     def may(self, scope: Scope) -> bool:
-        """Return whether the member's role has the scope."""
-        return scope in SCOPES_OF_ROLE[self.membership.role]
+        """Return whether the member may do what takes the scope."""
+        return self.caller.may(scope)
 
     def page(self, template: str, *, status: int = 200, **context: Any) -> HttpResponse:
         """Return the page, rendered at once: templates rely on the zone in force here."""

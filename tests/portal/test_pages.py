@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -214,3 +214,23 @@ def test_no_page_lets_anything_inline_run(account: Account, path: str) -> None:
     # Data is no script, and is not run.
     scripts = re.findall(r"<script(?![^>]* src=)(?![^>]*application/json)[^>]*>", said)
     assert (scripts, re.findall(r"<style| style=| on[a-z]+=", said)) == ([], [])
+
+
+def test_an_account_that_is_being_closed_takes_no_new_plan(account: Account) -> None:
+    Account.objects.filter(pk=account.pk).update(closing_at=NOON, ends_at=NOON)
+    client = member_of(account)
+    for answer in (
+        client.get("/plan/preview?plan=team&interval=monthly", follow=True),
+        client.post("/plan/change", {"plan": "team", "interval": "monthly"}, follow=True),
+    ):
+        assert "The account is being closed." in words_of(answer)
+
+
+def test_a_closed_account_is_only_read(account: Account) -> None:
+    closed_at = datetime.now(UTC)
+    Account.objects.filter(pk=account.pk).update(
+        closing_at=closed_at, ends_at=closed_at, closed_at=closed_at
+    )
+    client = member_of(account)
+    assert client.get("/invoices").status_code == 200
+    assert client.post("/budgets", {"name": "Month"}).status_code == 403
