@@ -121,6 +121,21 @@ def offered_plans(*, now: datetime) -> QuerySet[Plan]:
     )
 
 
+def subscriptions_around(
+    account_id: UUID, *, now: datetime
+) -> tuple[Subscription | None, Subscription | None]:
+    """Return what the account is on, and what it is to be on next, each with its plan."""
+    rows = list(
+        Subscription.objects.filter(account=account_id)
+        .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=now))
+        .select_related("plan")
+        .order_by("started_at")
+    )
+    current = next((row for row in rows if row.started_at <= now), None)
+    following = next((row for row in rows if row.started_at > now), None)
+    return current, following
+
+
 def unpriced_counts() -> list[tuple[str, str, int]]:
     """Return for each meter and reason how many accounts have unpriced usage in an open period."""
     rows = (

@@ -3,9 +3,20 @@ from __future__ import annotations
 from django.urls import path
 
 from billing import views
-from billing.api import api_keys, usage
+from billing.api import api_keys, subscription, usage
 
 urlpatterns = [
+    path("subscription", subscription.SubscriptionDetail.as_view(), name="subscription"),
+    path(
+        "subscription/cancel",
+        subscription.SubscriptionCancellation.as_view(),
+        name="subscription-cancellation",
+    ),
+    path(
+        "subscription/resume",
+        subscription.SubscriptionResumption.as_view(),
+        name="subscription-resumption",
+    ),
     path("usage/current", usage.UsageCurrent.as_view(), name="usage-current"),
     path("usage/history", usage.UsageHistory.as_view(), name="usage-history"),
     path("usage/summary/<str:period>", usage.UsageSummary.as_view(), name="usage-summary"),

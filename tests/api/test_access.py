@@ -61,6 +61,10 @@ ROWS: Mapping[str, Row] = {
     "DELETE payment-methods/{id}": Row(WRITE, 503),
     "POST payment-methods/{id}/default": Row(WRITE, 503),
     "GET standing": Row(READ, 200),
+    "GET subscription": Row(READ, 200),
+    "POST subscription": Row(WRITE, 400),
+    "POST subscription/cancel": Row(WRITE, 200),
+    "POST subscription/resume": Row(WRITE, 200),
     "GET usage/costs": Row(READ, 200, "start=2026-05-01T00:00:00Z&end=2026-06-01T00:00:00Z"),
     "GET usage/coverage": Row(READ, 200, "start=2026-05-01&end=2026-06-01"),
     "GET usage/current": Row(READ, 200),
@@ -205,7 +209,7 @@ def test_each_caller_gets_what_it_may(tenant: Tenant, operation: str) -> None:
 
 @pytest.mark.parametrize("operation", ROWS)
 def test_another_tenant_finds_nothing_of_it(tenant: Tenant, operation: str) -> None:
-    stranger = open_account("Eve")
+    stranger = open_account("Eve", plan_code="team")
     ask_as = (member(Membership.Role.OWNER)(stranger), Api.by_key(stranger.pk))
     names_something = "{" in operation and not operation.endswith("{period}")
     for api in ask_as:

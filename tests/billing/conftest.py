@@ -21,6 +21,7 @@ READERS_OF_THE_CLOCK = (
     "billing.admin.operator_keys",
     "billing.admin.reports",
     "billing.api.api_keys",
+    "billing.api.subscription",
     "billing.api.authentication",
     "billing.api.callers",
     "billing.api.idempotency",

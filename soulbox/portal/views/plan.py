@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from django.db.models import Q
 from django.forms import CharField, ChoiceField
 from django.http import Http404, HttpRequest, HttpResponse
 
@@ -13,7 +12,7 @@ from billing.api.callers import Scope
 from billing.fees import Interval
 from billing.models import Plan, Subscription
 from billing.money import Money
-from billing.queries import offered_plans
+from billing.queries import offered_plans, subscriptions_around
 from billing.services import (
     SubscriptionRefusedError,
     cancel_subscription,
@@ -61,7 +60,7 @@ class PlanPage(MemberView):
     def get(self, request: HttpRequest) -> HttpResponse:
         """Show it."""
         del request
-        current, following = _subscriptions(self)
+        current, following = subscriptions_around(self.account_id, now=self.now)
         return self.page(
             "portal/plan.html",
             current=current,
@@ -160,19 +159,6 @@ def _asked(request: HttpRequest) -> tuple[str, Interval]:
     if not form.is_valid():
         raise Http404
     return form.cleaned_data["plan"], Interval(form.cleaned_data["interval"])
-
-
-def _subscriptions(view: MemberView) -> tuple[Subscription | None, Subscription | None]:
-    """Return what the account is on, and what it is to be on next."""
-    rows = list(
-        Subscription.objects.filter(account=view.account_id)
-        .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=view.now))
-        .select_related("plan")
-        .order_by("started_at")
-    )
-    current = next((row for row in rows if row.started_at <= view.now), None)
-    following = next((row for row in rows if row.started_at > view.now), None)
-    return current, following
 
 
 def _offer(plan: Plan, current: Subscription | None) -> Offer:
