@@ -37,6 +37,7 @@ from metering.samples import Records
 from metering.services import PUSHED, note_fold_problem
 from metering.steps import Bools, Ints, period_of
 from metering.tally import is_among
+from metering.usage_counters import count_usage
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +126,7 @@ def _aggregate_once(
                 _be_up_to_date_if_pushed(cursor, now)
             return None
         ledger.save(book, now=now)
+        count_usage(book)
         _move(cursor, progress, now)
     if progress.lost:
         logger.error("batches lost from stream", extra={"host": host_id, "batches": progress.lost})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -11,8 +11,9 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
+from metering.audited_days import CHECKS_OF_DAYS
 from metering.calendars import calendars_of
-from metering.day_sums import DAY_SUMS, FIGURES, day_parameters
+from metering.day_sums import day_parameters
 from metering.models import AccountRegistration, Gap
 from metering.period import Period
 from metering.readings import INTERFACE_COUNTERS, LIFE_COUNTERS
@@ -77,20 +78,31 @@ class Audit:
         return {check.name: check.differences for check in self.checks if check.differences}
 
 
+def accounts_audited(accounts: Sequence[UUID] | None = None) -> list[UUID]:
+    """Return the registered ones of these accounts; all by default."""
+    chosen = AccountRegistration.objects.order_by("pk")
+    if accounts is not None:
+        chosen = chosen.filter(pk__in=accounts)
+    return list(chosen.values_list("pk", flat=True))
+
+
 def audit_usage(
-    *, now: datetime, accounts: Sequence[UUID] | None = None, period: Period | None = None
+    *,
+    now: datetime,
+    accounts: Sequence[UUID] | None = None,
+    period: Period | None = None,
+    watch: Callable[[int], None] = lambda _: None,
 ) -> Audit:
     """Compare what must be equal, in the lives and days of these accounts; all by default.
+
+    `watch` is told how many more accounts were compared.
 
     `period` leaves out lives and days that share no time with it. Reads only, and sees a moment
     at which no fold is half done. Lives are proved whole, so those are left out whose first
     records may have been dropped.
     """
-    chosen = AccountRegistration.objects.order_by("pk")
-    if accounts is not None:
-        chosen = chosen.filter(pk__in=accounts)
-    account_ids = list(chosen.values_list("pk", flat=True))
-    checks = {name: Check(name, 0, 0, ()) for name in (*_CHECKS_OF_LIVES, "day summaries")}
+    account_ids = accounts_audited(accounts)
+    checks = {name: Check(name, 0, 0, ()) for name in (*_CHECKS_OF_LIVES, *CHECKS_OF_DAYS)}
     left_out = 0
     for start in range(0, len(account_ids), ACCOUNTS_A_SNAPSHOT):
         some = account_ids[start : start + ACCOUNTS_A_SNAPSHOT]
@@ -103,8 +115,9 @@ def audit_usage(
             if days is not None:
                 parameters = day_parameters(calendars_of(some), first=days[0], last=days[1])
                 parameters |= {"first": days[0], "last": days[1]}
-                found = _compare("day summaries", _DAY_SUMMARIES, parameters)
-                checks[found.name] = checks[found.name].plus(found)
+                for name, statement in CHECKS_OF_DAYS.items():
+                    checks[name] = checks[name].plus(_compare(name, statement, parameters))
+        watch(len(some))
     return Audit(tuple(checks.values()), left_out)
 
 
@@ -378,23 +391,3 @@ _CHECKS_OF_LIVES = {
         late_measured="storage_measured_ms",
     ),
 }
-_FIGURES_OF_DAYS = ", ".join(
-    f"('{figure}', COALESCE(day_sum.{figure}, 0), COALESCE(kept.{figure}, 0))" for figure in FIGURES
-)
-_DAY_SUMMARIES = f"""{DAY_SUMS}, kept AS (
-        SELECT * FROM metering_dailyusagesummary
-        WHERE account_id = ANY(%(accounts)s) AND day BETWEEN %(first)s AND %(last)s
-    ), joined AS (
-        SELECT account_id, sandbox_id, day, figure.*
-        FROM day_sum FULL JOIN kept USING (account_id, sandbox_id, day)
-        CROSS JOIN LATERAL (VALUES {_FIGURES_OF_DAYS}) figure (name, summed, kept)
-    ), compared ({_ROWS}) AS (
-        SELECT joined.account_id, sandbox.sandbox_id, NULL::bigint, '', name, day::text,
-            summed, kept
-        FROM joined JOIN metering_sandbox sandbox ON sandbox.id = joined.sandbox_id
-        -- A day that waits to be recomputed is not yet what its records say.
-        WHERE NOT EXISTS (
-            SELECT FROM metering_touchedday touched
-            WHERE touched.account_id = joined.account_id
-                AND touched.day BETWEEN joined.day - 1 AND joined.day + 1)
-    )"""  # noqa: S608 - names of our own columns

@@ -13,7 +13,7 @@ from django.db import connections
 from metering.aggregator import aggregate_host
 from metering.models import Host
 from metering.queries import stream_lag
-from metering.stream import Waiting
+from metering.stream import StreamUnavailableError, Waiting
 
 # Another worker may hold the cursor for as long as a commit takes.
 TRIES = 20
@@ -42,6 +42,15 @@ def drain(
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="drain") as pool:
         return list(pool.map(lambda host: _drain_apart(host, watch), hosts))
+
+
+def look(host: Host) -> Drained:
+    """Return what waits in a host's stream, and fold nothing."""
+    try:
+        waiting = stream_lag(host.pk)
+    except StreamUnavailableError as error:
+        return Drained(host.name, problem=str(error))
+    return Drained(host.name, waiting, waiting)
 
 
 def _drain_apart(host: Host, watch: Callable[[Drained, Waiting], None]) -> Drained:

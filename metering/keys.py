@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from django.db import transaction
 
-from metering.bearer_keys import find_key, new_key, revoke_keys
+from metering.bearer_keys import check_overlap, find_key, new_key, revoke_keys
+from metering.log_lines import log_committed
 from metering.models import AccountRegistration, Host, MeteringKey
 from metering.services import PUSHED, register_host
+
+logger = logging.getLogger(__name__)
 
 KEY_START = "sbx_meter_"
 LONGEST_NAME = 100
@@ -66,6 +70,7 @@ def issue_metering_key(
         key_hash=made.key_hash,
         created_at=now,
     )
+    log_committed(logger, "metering key made", metering_key_id=row.pk, host=host.name)
     return IssuedMeteringKey(row=row, key=made.key)
 
 
@@ -99,4 +104,33 @@ def authenticate_metering_key(key: str, *, now: datetime) -> MeteringKey | None:
 
 def revoke_metering_key(metering_key_id: int, *, now: datetime) -> None:
     """Refuse the key from now on. Safe to repeat: the first time stays."""
-    revoke_keys(MeteringKey.objects.filter(pk=metering_key_id), now=now)
+    if revoke_keys(MeteringKey.objects.filter(pk=metering_key_id), now=now):
+        log_committed(logger, "metering key revoked", metering_key_id=metering_key_id)
+
+
+@transaction.atomic
+def rotate_metering_key(
+    metering_key_id: int, *, overlap: timedelta, now: datetime
+) -> IssuedMeteringKey:
+    """Make a key that may do the same, and refuse the old one after `overlap`.
+
+    Each call makes another. A key that is rotated already is refused then. Raises
+    KeyRefusedError.
+    """
+    try:
+        check_overlap(overlap)
+    except ValueError as error:
+        raise KeyRefusedError("overlap", str(error).removeprefix("overlap: ")) from None
+    keys = MeteringKey.objects.select_for_update(of=("self",)).select_related("host")
+    old = keys.filter(pk=metering_key_id, revoked_at__isnull=True).first()
+    if old is None:
+        raise KeyRefusedError("key", f"{metering_key_id} is no metering key that works on.")
+    issued = issue_metering_key(
+        name=old.name,
+        host_name=old.host.name,
+        scopes=old.scopes,
+        account_id=old.account_id,
+        now=now,
+    )
+    MeteringKey.objects.filter(pk=old.pk).update(revoked_at=now + overlap)
+    return issued

@@ -30,9 +30,11 @@ from metering.tally import Tally
 
 NOT_FROZEN = 0
 
-# Up to when a life's account is frozen, and from when the life counts, or NEVER: from its first
-# sample.
-_OWNER = np.dtype([("life", "<i8"), ("frozen_until_ms", "<i8"), ("from_ms", "<i8")])
+# Up to when a life's account is frozen, from when the life counts, or NEVER: from its first sample,
+# and the number by which a monitor is told of the account; 0: it is not.
+_OWNER = np.dtype(
+    [("life", "<i8"), ("frozen_until_ms", "<i8"), ("from_ms", "<i8"), ("told_number", "<i8")]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +147,13 @@ def _load_lives(host_id: UUID, ids: Ints) -> tuple[Records, Records]:
         f"""
         SELECT reading.life_id, {", ".join("reading." + name for name in columns)},
             COALESCE((EXTRACT(epoch FROM account.frozen_until) * 1000)::bigint, {NOT_FROZEN}),
-            CASE WHEN life.counts_from_zero THEN life.started_ns / 1000000 ELSE {NEVER} END
+            CASE WHEN life.counts_from_zero THEN life.started_ns / 1000000 ELSE {NEVER} END,
+            COALESCE(told.number, 0)::bigint
         FROM metering_lifereading reading
         JOIN metering_life life ON life.id = reading.life_id
         JOIN metering_sandbox sandbox ON sandbox.id = life.sandbox_id
         JOIN metering_accountregistration account ON account.account_id = sandbox.account_id
+        LEFT JOIN metering_toldaccount told ON told.account_id = account.account_id
         WHERE reading.life_id = ANY(%s::bigint[]) AND life.host_id = %s
         ORDER BY reading.life_id
         """,  # noqa: S608 - column names from the dtypes above, no input

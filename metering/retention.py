@@ -21,7 +21,7 @@ Safe to repeat and to stop anywhere: each batch is its own transaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import reduce
@@ -36,6 +36,7 @@ from metering.models import (
     AccountRegistration,
     CounterReset,
     DailyUsageSummary,
+    DailyUsageTotal,
     Gap,
     InterfaceReading,
     LateUsage,
@@ -68,6 +69,16 @@ class CleanUp:
     held: list[HeldMonth] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
 
+    def as_json(self) -> dict[str, Any]:
+        """Return it for programs."""
+        return {
+            "months": [f"{month.start:%Y-%m}" for month in self.months],
+            "held": [
+                {"month": f"{held.month.start:%Y-%m}", "reason": held.reason} for held in self.held
+            ],
+            "rows": self.rows,
+        }
+
     def lines(self) -> list[str]:
         """Return it for people, a line each."""
         return [
@@ -94,16 +105,16 @@ def plan_clean_up(*, now: datetime) -> CleanUp:
     return plan
 
 
-def clean_up(*, now: datetime) -> CleanUp:
+def clean_up(*, now: datetime, watch: Callable[[int], None] = lambda _: None) -> CleanUp:
     """Remove what may go, months first; return what went.
 
-    Bounded: what a run does not come to, the next does.
+    Bounded: what a run does not come to, the next does. `watch` is told how many more rows went.
     """
     done = _months(now)
     for month in done.months:
         drop_month(month)
     for rule in _rules(now, _oldest(months_kept())):
-        done.rows[rule.name] = _remove(rule)
+        done.rows[rule.name] = _remove(rule, watch)
     return done
 
 
@@ -179,6 +190,7 @@ def _rules(now: datetime, oldest: datetime | None) -> Iterable[_Rule]:
     yield _Rule(
         "summaries of days", DailyUsageSummary.objects.filter(day__lt=summaries_from.date())
     )
+    yield _Rule("totals of days", DailyUsageTotal.objects.filter(day__lt=summaries_from.date()))
     yield _Rule("late usage", LateUsage.objects.filter(window_start__lt=summaries_from))
     yield _Rule("refusals", Refusal.objects.filter(last_at__lt=now - _retention()))
     yield _Rule("gaps", Gap.objects.filter(end__lte=before))
@@ -228,7 +240,7 @@ def _rows_of(model: Any) -> QuerySet[Any]:
     return rows
 
 
-def _remove(rule: _Rule) -> int:
+def _remove(rule: _Rule, watch: Callable[[int], None]) -> int:
     removed = 0
     for _ in range(BATCHES_PER_RUN):
         with transaction.atomic():
@@ -242,6 +254,7 @@ def _remove(rule: _Rule) -> int:
                 _rows_of(model).filter(**{f"{column}__in": batch}).delete()
             _rows_of(rule.rows.model).filter(pk__in=batch).delete()
         removed += len(batch)
+        watch(len(batch))
         if len(batch) < ROWS_PER_BATCH:
             break
     return removed

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
@@ -7,9 +8,12 @@ from zoneinfo import available_timezones
 
 from django.db import connection, transaction
 
+from metering.log_lines import log_committed
 from metering.models import AccountRegistration, FormerTimeZone, Host, StreamCursor
 from metering.period import window_start
 from metering.summaries import touch_days_since
+
+logger = logging.getLogger(__name__)
 
 ENDPOINT_SCHEMES = ("unix", "tcp", "http", "https", "simulator", "api")
 PUSHED = "api:"
@@ -114,10 +118,13 @@ def register_host(*, host_id: UUID, name: str, endpoint: str, now: datetime) -> 
         raise HostRefusedError(
             f"endpoint {endpoint!r}: it has to begin with one of {', '.join(ENDPOINT_SCHEMES)}."
         )
+    for what, text, longest in (("name", name, 64), ("endpoint", endpoint, 500)):
+        if not (text.strip() and text.isprintable() and len(text) <= longest):
+            raise HostRefusedError(f"{what}: give it 1 to {longest} printable characters.")
     if Host.objects.filter(name=name).exclude(pk=host_id).exists():
         raise HostRefusedError(f"name {name!r}: another host has it. Take another name.")
     with transaction.atomic():
-        host, _ = Host.objects.get_or_create(
+        host, is_new = Host.objects.get_or_create(
             pk=host_id, defaults={"name": name, "endpoint": endpoint, "registered_at": now}
         )
         if host.endpoint != endpoint:
@@ -125,6 +132,8 @@ def register_host(*, host_id: UUID, name: str, endpoint: str, now: datetime) -> 
         host.name, host.endpoint, host.is_active = name, endpoint, True
         host.save(update_fields=["name", "endpoint", "is_active", "engine_id"])
         StreamCursor.objects.get_or_create(host=host)
+        if is_new:
+            log_committed(logger, "host added", host_id=host.pk, host=host.name)
     return host
 
 

@@ -61,7 +61,12 @@ def engine_of(host: Host) -> DockerEngine | None:
 
 
 def _engine(endpoint: str) -> DockerEngine:
-    return docker_engine(endpoint, settings.METERING_CONCURRENCY, settings.METERING_CALL_TIMEOUT_S)
+    return docker_engine(
+        endpoint,
+        settings.METERING_CONCURRENCY,
+        settings.METERING_CALL_TIMEOUT_S,
+        settings.METERING_CERT_PATH,
+    )
 
 
 def _try_files(endpoint: str, engine: DockerEngine) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,6 +13,8 @@ from uuid import UUID
 
 import redis
 from django.conf import settings
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from metering.period import from_ms, to_ms
 from metering.samples import Batch, pack
@@ -32,6 +34,7 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) 
 PAGE_BYTES = 8 * 2**20
 PAGE_ENTRIES = 200
 COLLECTING_LIMIT_S = 30
+LOOK_TIMEOUT_S = 0.5
 
 
 class StreamUnavailableError(Exception):
@@ -55,6 +58,17 @@ def _redis() -> Any:
         socket_timeout=settings.STREAM_TIMEOUT_S,
         socket_connect_timeout=settings.STREAM_TIMEOUT_S,
         health_check_interval=10,
+    )
+
+
+@cache
+def _looking() -> Any:
+    # Without a second try: who looks on has another answer.
+    return redis.Redis.from_url(
+        settings.STREAM_REDIS_URL,
+        socket_timeout=LOOK_TIMEOUT_S,
+        socket_connect_timeout=LOOK_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
     )
 
 
@@ -94,6 +108,28 @@ def read_after(host_id: UUID, entry_id: str, *, limit: int) -> Iterator[Entry]:
         size = min(max(PAGE_BYTES // max(largest, 1), 1), PAGE_ENTRIES)
 
 
+def read_back(host_id: UUID, *, since_ms: int, limit: int) -> Iterator[bytes]:
+    """Yield at most `limit` batches, packed, the newest first, back to a time in ms.
+
+    For who looks on and will not wait: Redis has `LOOK_TIMEOUT_S` for each page.
+    Raises StreamUnavailableError.
+    """
+    newest = "+"
+    size = 2
+    while limit > 0:
+        try:
+            page = _looking().xrevrange(
+                _stream_key(host_id), newest, str(since_ms), min(limit, size)
+            )
+        except redis.RedisError as error:
+            raise StreamUnavailableError(f"Redis did not give the stream: {error}") from error
+        for _, fields in page:
+            yield fields[b"b"]
+        if len(page) < min(limit, size):
+            return
+        newest, limit, size = f"({page[-1][0].decode()}", limit - len(page), 4
+
+
 def waiting_since(host_id: UUID, entry_id: str) -> datetime | None:
     """Return when the first entry after `entry_id` was appended; None when there is none.
 
@@ -104,6 +140,20 @@ def waiting_since(host_id: UUID, entry_id: str) -> datetime | None:
     except redis.RedisError as error:
         raise StreamUnavailableError(f"Redis did not give the stream: {error}") from error
     return from_ms(order(page[0][0].decode())[0]) if page else None
+
+
+def lengths(host_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return how many entries each host's stream has, folded ones too.
+
+    For who looks on and will not wait: Redis has `LOOK_TIMEOUT_S`. Raises StreamUnavailableError.
+    """
+    pipeline = _looking().pipeline(transaction=False)
+    for host_id in host_ids:
+        pipeline.xlen(_stream_key(host_id))
+    try:
+        return dict(zip(host_ids, pipeline.execute(), strict=True))
+    except redis.RedisError as error:
+        raise StreamUnavailableError(f"Redis did not tell of the streams: {error}") from error
 
 
 def memory_share() -> float:

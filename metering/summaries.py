@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import numpy as np
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import OperationalError, connection, transaction
-from django.db.models import Count, Sum
 
 from metering.calendars import calendar_of
 from metering.day_sums import DAY_SUMS, FIGURES, day_parameters
+from metering.day_totals import replace_totals, settle_days
 from metering.days import Calendar
 from metering.meters import UNITS, Meter
-from metering.models import AccountRegistration, DailyUsageSummary
+from metering.models import AccountRegistration, DailyUsageTotal
 from metering.period import WINDOW, to_ms
 from metering.steps import Ints
 
@@ -95,7 +94,7 @@ def summarise_touched_days(*, now: datetime) -> Summarised:
     """
     rows = failed = 0
     accounts = list(_accounts_to_summarise(now))
-    for account, newest_day in accounts:
+    for account, settled_until in accounts:
         try:
             with transaction.atomic():
                 _lock(account.pk)
@@ -103,9 +102,10 @@ def summarise_touched_days(*, now: datetime) -> Summarised:
                 # and then leaves a new row.
                 touched = _take_touched_days(account.pk)
                 calendar = calendar_of(account.pk)
-                recent = _recent_days(calendar, account.registered_at, newest_day, now)
+                recent = _recent_days(calendar, account.registered_at, settled_until, now)
                 days = {*recent, *_local_days(calendar, touched)}
                 rows += _replace(account.pk, calendar, days, now)
+                _settle(account.pk, calendar, recent, now)
         except SoftTimeLimitExceeded:
             raise
         except OperationalError:
@@ -196,35 +196,20 @@ def daily_usage_of(
 ) -> dict[UUID, list[DayUsage]]:
     """Return what `daily_usage` does, of many accounts; those without a day are left out."""
     columns = {meter: UNITS[meter].stored for meter in Meter}
-    days: Iterable[Mapping[str, Any]] = (
-        DailyUsageSummary.objects.filter(
-            account__in=list(account_ids), day__range=(first_day, last_day)
-        )
-        .values("account_id", "day")
-        .annotate(
-            running=Sum("running_ms"),
-            measured=Sum("measured_ms"),
-            sandboxes=Count("pk"),
-            lives=Sum("life_count"),
-            **{f"sum_{column}": Sum(column) for column in columns.values()},
-        )
-        .order_by("account_id", "day")
-    )
     used: dict[UUID, list[DayUsage]] = {}
-    for row in days:
+    for total in DailyUsageTotal.objects.filter(
+        account__in=list(account_ids), day__range=(first_day, last_day)
+    ).order_by("account_id", "day"):
+        quantities = {meter: getattr(total, column) for meter, column in columns.items()}
         day = DayUsage(
-            day=row["day"],
-            usage={
-                meter: int(row[f"sum_{column}"])
-                for meter, column in columns.items()
-                if row[f"sum_{column}"]
-            },
-            running_ms=int(row["running"]),
-            measured_ms=int(row["measured"]),
-            sandboxes=row["sandboxes"],
-            lives=row["lives"],
+            day=total.day,
+            usage={meter: int(quantity) for meter, quantity in quantities.items() if quantity},
+            running_ms=total.running_ms,
+            measured_ms=total.measured_ms,
+            sandboxes=total.sandbox_count,
+            lives=total.life_count,
         )
-        used.setdefault(row["account_id"], []).append(day)
+        used.setdefault(total.account_id, []).append(day)
     return used
 
 
@@ -254,7 +239,16 @@ def _replace(account_id: UUID, calendar: Calendar, days: set[date], now: datetim
             parameters = day_parameters({account_id: calendar}, first=first_day, last=last_day)
             cursor.execute(_REPLACE, parameters | {"now": now})
             changed += cursor.rowcount
+            replace_totals(account_id, first_day, last_day)
     return changed
+
+
+def _settle(account_id: UUID, calendar: Calendar, days: Sequence[date], now: datetime) -> None:
+    """Note which of these days, recomputed just now, are done for good: they follow each other."""
+    kept = records_kept_since(now)
+    whole = [day for day in days if calendar.start_of(day) >= kept]
+    if whole:
+        settle_days(account_id, since=whole[0], until=calendar.day_of(now - RECENT))
 
 
 def _runs(days: list[date]) -> Iterator[tuple[date, date]]:
@@ -267,42 +261,40 @@ def _runs(days: list[date]) -> Iterator[tuple[date, date]]:
 
 
 def _accounts_to_summarise(now: datetime) -> Iterator[tuple[AccountRegistration, date | None]]:
-    """Yield the accounts that had a container lately or a day touched, with the newest summary."""
+    """Yield whom to summarise, who had a container lately or a day touched, and what is settled."""
     accounts = AccountRegistration.objects.raw(
         """
-        SELECT account.*, (
-            SELECT max(day) FROM metering_dailyusagesummary summary
-            WHERE summary.account_id = account.account_id) AS newest_day
+        SELECT account.*, settled.until AS settled_until
         FROM metering_accountregistration account
-        WHERE account_id IN (
+        LEFT JOIN metering_settleddays settled ON settled.account_id = account.account_id
+        WHERE account.account_id IN (
             SELECT sandbox.account_id FROM metering_life life
             JOIN metering_sandbox sandbox ON sandbox.id = life.sandbox_id
             WHERE life.gone_at IS NULL OR life.gone_at >= %(since)s)
-        OR account_id IN (SELECT account_id FROM metering_touchedday)
+        OR account.account_id IN (SELECT account_id FROM metering_touchedday)
         -- Whom a run that is cut off does not reach, the next one may.
         ORDER BY random()
         """,
         {"since": now - RECENT},
     )
     for account in accounts:
-        newest_day: date | None = vars(account)["newest_day"]
-        yield account, newest_day
+        settled_until: date | None = vars(account)["settled_until"]
+        yield account, settled_until
 
 
 def _recent_days(
-    calendar: Calendar, registered_at: datetime, newest_day: date | None, now: datetime
-) -> Iterator[date]:
-    """Yield the local days that are not summarised for good, up to today."""
+    calendar: Calendar, registered_at: datetime, settled_until: date | None, now: datetime
+) -> list[date]:
+    """Return the local days that are not summarised for good, up to today."""
     today = calendar.day_of(now)
     first = calendar.day_of(now - RECENT)
-    if newest_day is None:
+    if settled_until is None:
         first = min(first, calendar.day_of(registered_at))
-    elif newest_day < first:
-        # Nothing ran since, or nobody summarised it: a run that was missed is caught up here.
-        first = newest_day - RECENT
+    else:
+        # Earlier where nothing ran since, or nobody summarised it: missed runs are caught up here.
+        first = min(first, settled_until)
     first = max(first, today - LOOK_BACK)
-    for n in range((today - first).days + 1):
-        yield first + n * _DAY
+    return [first + n * _DAY for n in range((today - first).days + 1)]
 
 
 def _take_touched_days(account_id: UUID) -> list[date]:

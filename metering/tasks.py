@@ -13,10 +13,12 @@ from celery import shared_task
 from django.conf import settings
 from django.db import OperationalError
 from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
 
-from metering import audit, retention, summaries
+from metering import audit, retention, summaries, usage_counters
 from metering.aggregator import aggregate_host
 from metering.collector import collect_host, collect_storage
+from metering.host_queues import queue_of, with_room
 from metering.models import Host
 from metering.pace import interval_of, is_due
 from metering.partitions import make_partitions, rows_without_month
@@ -31,24 +33,30 @@ logger = logging.getLogger(__name__)
 LATE_INTERVALS = 5
 
 
+_OUTAGES = (SourceError, StreamUnavailableError, OperationalError, BrokerError, RedisError)
+
+
 @contextmanager
 def _outages_in_one_line(doing: str, **where: str) -> Iterator[None]:
     """Log a server that is not there without a traceback; the next run is seconds away."""
     try:
         yield
-    except (SourceError, StreamUnavailableError, OperationalError, BrokerError) as error:
+    except _OUTAGES as error:
         reason = " ".join(str(error).split())
         logger.warning("%s failed: %s", doing, reason, extra=where)
 
 
 @shared_task(name="metering.tasks.collect_all")
 def collect_all() -> None:
-    """Send each active host's queue one pass; where samples are sent there is none to make."""
+    """Send each active host's queue one pass, unless nobody takes from it.
+
+    Where samples are sent there is none to make.
+    """
     with _outages_in_one_line("sending passes"):
-        for host_id in _hosts_to_collect():
+        for host_id in with_room(_hosts_to_collect()):
             collect.apply_async(
                 (str(host_id),),
-                queue=f"collect.{host_id}",
+                queue=queue_of(host_id),
                 expires=settings.METERING_INTERVAL_S * LATE_INTERVALS,
             )
 
@@ -79,10 +87,10 @@ def collect(host_id: str) -> None:
 def read_storage_of_all() -> None:
     """Send each active host's queue one reading of storage."""
     with _outages_in_one_line("sending readings of storage"):
-        for host_id in _hosts_to_collect():
+        for host_id in with_room(_hosts_to_collect()):
             read_storage.apply_async(
                 (str(host_id),),
-                queue=f"collect.{host_id}",
+                queue=queue_of(host_id),
                 expires=settings.METERING_STORAGE_INTERVAL_S,
             )
 
@@ -144,6 +152,13 @@ def summarise_touched_days() -> None:
     with _outages_in_one_line("summarising days"):
         done = summaries.summarise_touched_days(now=datetime.now(UTC))
         logger.info("days summarised", extra=asdict(done))
+
+
+@shared_task(name="metering.tasks.choose_told_accounts")
+def choose_told_accounts() -> None:
+    """Choose the accounts whose usage a monitor is told of by itself."""
+    with _outages_in_one_line("choosing whom a monitor is told of"):
+        usage_counters.choose_told_accounts(now=datetime.now(UTC))
 
 
 @shared_task(name="metering.tasks.audit_usage", time_limit=280, soft_time_limit=270)

@@ -1,10 +1,12 @@
 """What an account used, slice by slice of its time, and by sandbox or label in each.
 
-Days that are summarised for good come from their summaries, later ones from usage records.
+Days that are summarised for good come from their summaries, or their totals where nothing is told
+apart, later ones from usage records.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -72,6 +74,9 @@ _FROM_SUMMARIES = f"""
             {", ".join(_COLUMNS.values())}
         FROM metering_dailyusagesummary
         WHERE account_id = %(account)s AND day >= %(first_day)s AND day < %(records_day)s"""  # noqa: S608 -- names of our own columns
+_TOTALS = f"""
+    SELECT day, {", ".join(_COLUMNS.values())} FROM metering_dailyusagetotal
+    WHERE account_id = %(account)s AND day >= %(first_day)s AND day < %(records_day)s"""  # noqa: S608 -- names of our own columns
 
 # A label is a start's; here all of a sandbox counts for what its newest start says.
 _KEYS = {
@@ -149,8 +154,28 @@ class Grouping:
 
 def usage_of_slices(slices: Slices) -> Used:
     """Return what the account used in each slice, by the slice's place."""
-    rows = _fetch(slices, "", f"SELECT slice, {_SUMS} FROM used GROUP BY slice", {})  # noqa: S608 -- names of our own columns
-    return {place - 1: _usage(sums) for place, *sums in rows}
+    used = _of_totals(slices) if slices.first_days else {}
+    if slices.records_from < slices.end:
+        first = bisect_left(slices.starts, slices.records_from)
+        tail = Slices(slices.account_id, slices.starts[first:], slices.end, slices.records_from)
+        rows = _fetch(tail, "", f"SELECT slice, {_SUMS} FROM used GROUP BY slice", {})  # noqa: S608 -- names of our own columns
+        used |= {first + place - 1: _usage(sums) for place, *sums in rows}
+    return used
+
+
+def _of_totals(slices: Slices) -> Used:
+    """Return what is read of days' totals: a row a day, so they are put in place here."""
+    used: Used = {}
+    with connection.cursor() as cursor:
+        words = slices.parameters()
+        cursor.execute(_TOTALS, {n: words[n] for n in ("account", "first_day", "records_day")})
+        for day, *quantities in cursor.fetchall():
+            of_day = _usage(quantities)
+            of_slice = used.setdefault(bisect_right(slices.first_days, day) - 1, of_day)
+            if of_slice is not of_day:
+                for meter, quantity in of_day.items():
+                    of_slice[meter] = of_slice.get(meter, 0) + quantity
+    return used
 
 
 def costliest_keys(

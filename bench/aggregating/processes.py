@@ -109,7 +109,7 @@ def cost_of(work: Callable[[], int], servers: Servers) -> Cost:
     """Do the work, which returns its number of samples, and return what it cost."""
     Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
     rss_before = _status_bytes("VmRSS")
-    redis, postgresql = _cpu_s(servers.redis), _family_cpu_s(servers.postgresql)
+    redis, postgresql = _cpu_s(servers.redis), family_cpu_s(servers.postgresql)
     cpu, began = time.process_time(), time.perf_counter()
     samples = work()
     return Cost(
@@ -117,7 +117,7 @@ def cost_of(work: Callable[[], int], servers: Servers) -> Cost:
         seconds=time.perf_counter() - began,
         cpu_s=time.process_time() - cpu,
         redis_cpu_s=_cpu_s(servers.redis) - redis,
-        postgresql_cpu_s=_family_cpu_s(servers.postgresql) - postgresql,
+        postgresql_cpu_s=family_cpu_s(servers.postgresql) - postgresql,
         rss_before_bytes=rss_before,
         rss_peak_bytes=_status_bytes("VmHWM"),
     )
@@ -141,7 +141,7 @@ def _cpu_s(pid: int) -> float:
     return sum(map(int, _stat(pid)[11:15])) / _TICKS_A_SECOND
 
 
-def _family_cpu_s(pid: int) -> float:
+def family_cpu_s(pid: int) -> float:
     """Return the cpu seconds of a process and of all its children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     total = 0.0

@@ -9,6 +9,7 @@ from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.views import APIView
+from structlog.contextvars import bind_contextvars
 
 from metering.bearer_keys import SCHEME, bearer_key
 from metering.keys import authenticate_metering_key
@@ -33,6 +34,7 @@ class MeteringKeyAuthentication(BaseAuthentication):
         row = authenticate_metering_key(key, now=datetime.now(UTC))
         if row is None:
             raise AuthenticationFailed("The metering key is not known or was revoked.")
+        bind_contextvars(host_id=str(row.host_id))
         return Runtime(row.name), row
 
     def authenticate_header(self, request: Request) -> str:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from ssl import SSLContext, create_default_context
 from typing import Generic, TypeVar
 from urllib.parse import urlencode
 
@@ -50,9 +52,12 @@ class EngineClient:
     leave behind a thread and open sockets that somebody has to close.
     """
 
-    def __init__(self, endpoint: str, *, concurrency: int, timeout_s: float) -> None:
+    def __init__(
+        self, endpoint: str, *, concurrency: int, timeout_s: float, certificates: str = ""
+    ) -> None:
         self._endpoint = endpoint
         self._base, self._socket = _address(endpoint)
+        self._tls = _tls_context(self._base, certificates)
         self._concurrency = concurrency
         self._timeout_s = timeout_s
         self._version: str | None = None
@@ -131,7 +136,9 @@ class EngineClient:
 
     def _session(self, timeout: ClientTimeout) -> ClientSession:
         connector: BaseConnector = (
-            UnixConnector(self._socket, limit=0) if self._socket else TCPConnector(limit=0)
+            UnixConnector(self._socket, limit=0)
+            if self._socket
+            else TCPConnector(limit=0, ssl=self._tls)
         )
         return ClientSession(connector=connector, cookie_jar=DummyCookieJar(), timeout=timeout)
 
@@ -285,6 +292,29 @@ def _address(endpoint: str) -> tuple[str, str]:
     if scheme == "tcp" and url.explicit_port is None:
         url = url.with_port(_TCP_PORT)
     return str(url).rstrip("/"), ""
+
+
+def _tls_context(base: str, certificates: str) -> SSLContext | bool:
+    """Return how to check an engine and to say who we are: True, the public authorities.
+
+    The files have the names that Docker's own client looks for. A folder named as the engine's
+    host, in the folder that is set, is that engine's alone.
+    """
+    host = URL(base).host or ""
+    if not (certificates and base.startswith("https:")):
+        return True
+    folder = Path(certificates)
+    if (folder / host).is_dir():
+        folder /= host
+    try:
+        context = create_default_context(cafile=folder / "ca.pem")
+        context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    except OSError as error:
+        raise SourceError(
+            f"METERING_CERT_PATH: {folder} has to have ca.pem, cert.pem and key.pem that can be "
+            f"read ({error})."
+        ) from error
+    return context
 
 
 def _dotted(version: tuple[int, int]) -> str:

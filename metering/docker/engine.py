@@ -38,8 +38,12 @@ class DockerEngine:
     An answer about one container that cannot be read costs that container only.
     """
 
-    def __init__(self, endpoint: str, *, concurrency: int, timeout_s: float) -> None:
-        self._client = EngineClient(endpoint, concurrency=concurrency, timeout_s=timeout_s)
+    def __init__(
+        self, endpoint: str, *, concurrency: int, timeout_s: float, certificates: str = ""
+    ) -> None:
+        self._client = EngineClient(
+            endpoint, concurrency=concurrency, timeout_s=timeout_s, certificates=certificates
+        )
 
     @property
     def name(self) -> str:
@@ -164,9 +168,16 @@ class DockerEngine:
 
 
 @cache
-def docker_engine(endpoint: str, concurrency: int, timeout_s: int) -> DockerEngine:
-    """Return this process' one client of an engine. Raises SourceError."""
-    return DockerEngine(endpoint, concurrency=concurrency, timeout_s=timeout_s)
+def docker_engine(
+    endpoint: str, concurrency: int, timeout_s: int, certificates: str = ""
+) -> DockerEngine:
+    """Return this process' one client of an engine. Raises SourceError.
+
+    `certificates` is the folder of what proves the two to each other over TLS; empty: none.
+    """
+    return DockerEngine(
+        endpoint, concurrency=concurrency, timeout_s=timeout_s, certificates=certificates
+    )
 
 
 def _filters(**more: list[str]) -> str:

@@ -4,7 +4,13 @@ from metering.models.evidence import CounterReset, Gap, LateUsage, Refusal
 from metering.models.hosts import AccountRegistration, FormerTimeZone, Host, StreamCursor
 from metering.models.keys import MeteringKey
 from metering.models.lives import InterfaceReading, Life, LifeReading, Sandbox, StorageReading
-from metering.models.summaries import DailyUsageSummary, TouchedDay
+from metering.models.monitoring import ToldAccount, UsageCounter
+from metering.models.summaries import (
+    DailyUsageSummary,
+    DailyUsageTotal,
+    SettledDays,
+    TouchedDay,
+)
 from metering.models.usage import (
     NetworkUsageRecord,
     StorageUsageRecord,
@@ -16,6 +22,7 @@ __all__ = [
     "AccountRegistration",
     "CounterReset",
     "DailyUsageSummary",
+    "DailyUsageTotal",
     "FormerTimeZone",
     "Gap",
     "Host",
@@ -27,10 +34,13 @@ __all__ = [
     "NetworkUsageRecord",
     "Refusal",
     "Sandbox",
+    "SettledDays",
     "StorageReading",
     "StorageUsageRecord",
     "StreamCursor",
+    "ToldAccount",
     "TouchedDay",
+    "UsageCounter",
     "UsageRecord",
     "UsageRow",
 ]

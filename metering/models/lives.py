@@ -93,6 +93,10 @@ class Life(models.Model):
             models.Index(
                 fields=["host"], condition=Q(gone_at__isnull=True), name="life_that_is_not_gone"
             ),
+            # Few of all lives: what a page of an account's sandboxes asks for every few seconds.
+            models.Index(
+                fields=["sandbox"], condition=Q(ended_at__isnull=True), name="life_that_runs"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -58,6 +58,8 @@ class LookAlike(ScriptedEngine):
         self.endpoint = f"unix://{socket}"
         self.cgroup_version = cgroup_version
         self.oldest_api, self.newest_api = (1, 12), (1, 41)
+        # Another one where two of them are hosts of one installation.
+        self.engine_id = str(answers.RECORDED["info"]["ID"])
         # Seconds that a call takes: about one container, for statistics, and in any case.
         self.slow_s: dict[str, float] = {}
         self.stats_delay_s = 0.0
@@ -195,6 +197,7 @@ class LookAlike(ScriptedEngine):
             "ContainersPaused": states["paused"],
             "ContainersStopped": states["exited"] + states["created"],
             "CgroupVersion": str(self.cgroup_version),
+            "ID": self.engine_id,
         }
         return _ok(answers.RECORDED["info"] | counts)
 

@@ -236,9 +236,16 @@ STORAGE_RECORD = first("storageusagerecord", "window_start, life_id", "measured_
             "dailyusagesummary",
             "gpu_ms = gpu_ms + 1",
             first("dailyusagesummary", "id"),
-            {"day summaries"},
+            {"day summaries", "day totals"},
         ),
-        ("dailyusagesummary", "", first("dailyusagesummary", "id"), {"day summaries"}),
+        (
+            "dailyusagesummary",
+            "",
+            first("dailyusagesummary", "id"),
+            {"day summaries", "day totals"},
+        ),
+        ("dailyusagetotal", "cpu_ns = cpu_ns + 1", first("dailyusagetotal", "id"), {"day totals"}),
+        ("dailyusagetotal", "", first("dailyusagetotal", "id"), {"day totals"}),
     ],
 )
 def test_one_false_figure_is_named(
@@ -276,7 +283,7 @@ def test_a_difference_has_the_ids_to_look_it_up(eventful: tuple[UUID, int]) -> N
 def test_a_day_that_waits_to_be_recomputed_is_left_out(eventful: tuple[UUID, int]) -> None:
     summary = DailyUsageSummary.objects.earliest("day")
     DailyUsageSummary.objects.filter(pk=summary.pk).update(gpu_ms=10**9)
-    assert named(audit_usage(now=NOW)) == {"day summaries"}
+    assert named(audit_usage(now=NOW)) == {"day summaries", "day totals"}
     TouchedDay.objects.create(account_id=eventful[0], day=summary.day)
     assert named(audit_usage(now=NOW)) == set()
     summarise_usage(eventful[0], [summary.day], now=NOW)
@@ -287,7 +294,7 @@ def test_a_day_that_waits_to_be_recomputed_is_left_out(eventful: tuple[UUID, int
 def test_days_that_are_not_over_are_left_out(eventful: tuple[UUID, int]) -> None:
     DailyUsageSummary.objects.all().delete()
     assert named(audit_usage(now=START + timedelta(days=1))) == set()
-    assert named(audit_usage(now=NOW)) == {"day summaries"}
+    assert named(audit_usage(now=NOW)) == {"day summaries", "day totals"}
     del eventful
 
 

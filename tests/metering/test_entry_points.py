@@ -8,12 +8,15 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import redis
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone
 
 from metering import models, tasks
+from metering.host_queues import MOST_WAITING
 from metering.models import Host, StreamCursor
 from metering.partitions import make_partitions
 from tests.metering.fleet import MINUTE, SECOND, Fleet
@@ -84,7 +87,7 @@ def test_metering_status_says_what_is_wrong() -> None:
     fleet = Fleet()
     output = StringIO()
     call_command("metering_status", "--json", stdout=output)
-    (state,) = json.loads(output.getvalue())
+    (state,) = json.loads(output.getvalue())["hosts"]
     assert state["state"].startswith("silent")
     fleet.now = timezone.now() - 10 * SECOND
     fleet.add("sbx")
@@ -107,6 +110,22 @@ def test_a_tick_sends_each_active_host_one_pass_that_expires(
     monkeypatch.setattr(tasks.collect, "apply_async", send)
     tasks.collect_all()
     assert sent == [(str(active.host_id), f"collect.{active.host_id}", 10)]
+
+
+def test_a_queue_that_nobody_takes_from_does_not_fill_the_broker() -> None:
+    nobody, another = Fleet(), Fleet()
+    queues = [f"collect.{fleet.host_id}" for fleet in (nobody, another)]
+    with redis.Redis.from_url(settings.REDIS_URL) as broker:
+        try:
+            for _ in range(MOST_WAITING + 3):
+                tasks.collect_all()
+                tasks.read_storage_of_all()
+                broker.delete(queues[1])
+            assert broker.llen(queues[0]) == MOST_WAITING
+            tasks.collect_all()
+            assert broker.llen(queues[1]) == 1
+        finally:
+            broker.delete(*queues)
 
 
 def test_a_pass_and_a_fold_by_their_tasks_count_usage() -> None:

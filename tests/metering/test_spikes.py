@@ -158,7 +158,7 @@ def test_the_command_lists_a_days_spikes() -> None:
     )
     out = StringIO()
     call_command("usage_spikes", "--day", "2026-11-20", "--json", "--meter", "cpu", stdout=out)
-    (spike,) = json.loads(out.getvalue())
+    (spike,) = json.loads(out.getvalue())["spikes"]
     assert (spike["account"], spike["meter"], spike["ratio"]) == (str(account), "cpu", "5.0")
     out = StringIO()
     call_command("usage_spikes", "--day", "2026-11-19", stdout=out)

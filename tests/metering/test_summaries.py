@@ -19,6 +19,7 @@ from metering.days import Calendar
 from metering.meters import Meter
 from metering.models import (
     DailyUsageSummary,
+    DailyUsageTotal,
     NetworkUsageRecord,
     StorageUsageRecord,
     TouchedDay,
@@ -78,6 +79,21 @@ def assert_summaries_are_the_sums_of_records(zone: str = "UTC") -> None:
     }
     assert rows
     assert rows == sums_of_records(ZoneInfo(zone))
+    assert_totals_are_the_sums_of_summaries()
+
+
+def assert_totals_are_the_sums_of_summaries() -> None:
+    sums: dict[tuple[UUID, date], Counter[str]] = {}
+    for row in stored():
+        figures = sums.setdefault((row["account_id"], row["day"]), Counter())
+        figures.update({figure: int(row[figure]) for figure in FIGURES} | {"sandbox_count": 1})
+    totals = {
+        (row["account_id"], row["day"]): Counter(
+            {figure: int(row[figure]) for figure in (*FIGURES, "sandbox_count")}
+        )
+        for row in [vars(total) for total in DailyUsageTotal.objects.all()]
+    }
+    assert totals == sums
 
 
 def run_for_three_days(host: Host, account: UUID, start: datetime) -> None:

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-import json
 from argparse import ArgumentTypeError
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from metering.audit import EXAMPLES, Audit, Difference, audit_usage
+from metering.audit import EXAMPLES, Audit, Difference, accounts_audited, audit_usage
+from metering.command_line import WrongArgumentError, add_json, progress, row_id, write_json
 from metering.period import Period
 
 
@@ -21,24 +20,29 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Take whose usage to add up, of which time, and the form of the answer."""
         parser.add_argument(
-            "--account", action="append", type=UUID, help="only this account; may be repeated"
+            "--account", action="append", type=row_id, help="only this account; may be repeated"
         )
         parser.add_argument(
             "--period",
             type=read_period,
             help="only lives and days in it, UTC: 2026-11, or 2026-11-01..2026-11-08, end outside",
         )
-        parser.add_argument("--json", action="store_true", help="print JSON")
+        add_json(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Print what was compared. Raises CommandError, after that, where something differs."""
-        audit = audit_usage(
-            now=datetime.now(UTC), accounts=options["account"], period=options["period"]
-        )
+        asked = options["account"]
+        known = accounts_audited(asked)
+        if unknown := set(asked or ()) - set(known):
+            named = ", ".join(sorted(map(str, unknown)))
+            raise WrongArgumentError(f"--account: {named} is not registered. Look at its id.")
+        with progress("accounts", len(known)) as watch:
+            audit = audit_usage(
+                now=datetime.now(UTC), accounts=known, period=options["period"], watch=watch
+            )
         if options["json"]:
             checks = [asdict(check) for check in audit.checks]
-            answer = {"checks": checks, "lives_left_out": audit.lives_left_out}
-            self.stdout.write(json.dumps(answer, indent=2))
+            write_json(self.stdout, {"checks": checks, "lives_left_out": audit.lives_left_out})
         else:
             self._print(audit)
         if audit.failing:

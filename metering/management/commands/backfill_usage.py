@@ -10,7 +10,6 @@ from uuid import UUID
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from metering.backfill.files import FileError, FileReader
@@ -18,6 +17,15 @@ from metering.backfill.request import Report, Request
 from metering.backfill.run import PeriodRefusedError, aligned, backfill, fill
 from metering.backfill.spool import Spool
 from metering.backfill.streams import read_stream
+from metering.command_line import (
+    WrongArgumentError,
+    add_dry_run,
+    add_json,
+    moment,
+    progress,
+    row_id,
+    write_json,
+)
 from metering.models import Host
 from metering.partitions import make_partitions
 from metering.samples import Records
@@ -49,15 +57,20 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take the time, whose usage, and where the samples are."""
-        parser.add_argument("--from", dest="start", required=True, type=_moment)
-        parser.add_argument("--to", dest="end", required=True, type=_moment)
+        parser.add_argument("--from", dest="start", required=True, type=moment)
+        parser.add_argument("--to", dest="end", required=True, type=moment)
         parser.add_argument(
-            "--account", action="append", default=[], type=UUID, help="only this account's; repeat"
+            "--account",
+            action="append",
+            default=[],
+            type=row_id,
+            help="only this account's; repeat",
         )
         parser.add_argument(
             "--source", default=STREAM, help="a .csv, .jsonl or .parquet file, or stream (default)"
         )
-        parser.add_argument("--dry-run", action="store_true", help="show the table, write nothing")
+        add_dry_run(parser)
+        add_json(parser)
         parser.add_argument(
             "--fewer-samples",
             action="store_true",
@@ -71,14 +84,15 @@ class Command(BaseCommand):
         try:
             period = aligned(options["start"], options["end"], now=now, retention=retention)
         except PeriodRefusedError as error:
-            raise CommandError(str(error)) from None
+            raise WrongArgumentError(str(error)) from None
         request = Request(
             period,
             frozenset(options["account"]),
             fewer_samples=options["fewer_samples"],
             is_dry=options["dry_run"],
         )
-        self.stdout.write(
+        say = self.stderr if options["json"] else self.stdout
+        say.write(
             f"Windows from {period.start:%Y-%m-%dT%H:%MZ} to {period.end:%Y-%m-%dT%H:%MZ}, "
             f"{request.windows()} of 15 minutes."
         )
@@ -91,7 +105,10 @@ class Command(BaseCommand):
             report, spool = self._run(request, reader, now)
         except (FileError, StreamUnavailableError) as error:
             raise CommandError(str(error)) from None
-        self._show(report, spool, request)
+        if options["json"]:
+            write_json(self.stdout, _answer(report, spool, request, reader))
+        else:
+            self._show(report, spool, request)
         if reader is not None and reader.refused:
             self._complain(reader)
 
@@ -99,25 +116,20 @@ class Command(BaseCommand):
         self, request: Request, reader: FileReader | None, now: datetime
     ) -> tuple[Report, Spool]:
         report = Report()
-        with (
-            TemporaryDirectory(prefix="soulbox-backfill-") as folder,
-            Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                TimeElapsedColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            ) as progress,
-        ):
+        with TemporaryDirectory(prefix="soulbox-backfill-") as folder:
             spool = Spool(Path(folder))
             if reader is not None:
                 spool.unrecorded = reader.unrecorded
-            reading = progress.add_task("Reading samples")
-            for read in fill(spool, reader.read() if reader else _streams(), request):
-                progress.update(reading, description=f"Reading samples: {read:,}")
-            recomputing = progress.add_task("Recomputing lives")
-            for report in backfill(spool, request, now=now):
-                progress.update(recomputing, description=f"Recomputing lives: {report.lives:,}")
+            done = 0
+            with progress("samples read") as advance:
+                for read in fill(spool, reader.read() if reader else _streams(), request):
+                    advance(read - done)
+                    done = read
+            done = 0
+            with progress("lives recomputed") as advance:
+                for report in backfill(spool, request, now=now):
+                    advance(report.lives - done)
+                    done = report.lives
         return report, spool
 
     def _show(self, report: Report, spool: Spool, request: Request) -> None:
@@ -133,6 +145,7 @@ class Command(BaseCommand):
                 was, is_now = total.get(name, (0, 0))
                 total[name] = (was + before, is_now + after)
         _add_rows(table, "total", total)
+        # Django's wrapper writes as a file does, and is typed as none.
         Console(file=self.stdout, width=120).print(table)  # type: ignore[arg-type]
         self.stdout.write(
             f"{spool.read:,} samples read, {spool.outside:,} outside the windows; "
@@ -169,6 +182,24 @@ def _add_rows(table: Table, whose: str, usage: dict[str, tuple[int, int]]) -> No
     table.add_section()
 
 
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+def _answer(
+    report: Report, spool: Spool, request: Request, reader: FileReader | None
+) -> dict[str, Any]:
+    refused = reader.refused if reader else []
+    return {
+        "dry_run": request.is_dry,
+        "from": request.period.start,
+        "to": request.period.end,
+        "samples_read": spool.read,
+        "samples_outside": spool.outside,
+        "lives": report.lives,
+        "lives_not_recorded": report.unknown_lives,
+        "windows_kept": report.kept_windows,
+        "usage": {
+            str(account_id): {
+                name: {"before": before, "after": after} for name, (before, after) in usage.items()
+            }
+            for account_id, usage in sorted(report.usage.items())
+        },
+        "rows_refused": len(refused),
+    }

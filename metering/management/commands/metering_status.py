@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
+from metering.command_line import add_json, write_json
 from metering.queries import host_states, table_problems
 
 
@@ -17,19 +17,14 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take the form of the answer."""
-        parser.add_argument("--json", action="store_true", help="print JSON, a list of hosts")
+        add_json(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Print the states."""
         states = host_states(now=datetime.now(UTC))
         if options["json"]:
-            self.stdout.write(
-                json.dumps(
-                    [asdict(state) | {"state": state.state} for state in states],
-                    indent=2,
-                    default=str,
-                )
-            )
+            hosts = [asdict(state) | {"state": state.state} for state in states]
+            write_json(self.stdout, {"hosts": hosts, "problems": table_problems()})
             return
         for state in states:
             self.stdout.write(state.summary())

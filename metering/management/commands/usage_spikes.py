@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import json
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
+from metering.command_line import add_json, day, write_json
 from metering.meters import UNITS, Meter
 from metering.spikes import Spike, find_spikes
 
@@ -17,19 +17,20 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take the day, the meter, and the form of the answer."""
-        parser.add_argument("--day", type=date.fromisoformat, help="YYYY-MM-DD; else yesterday")
+        parser.add_argument("--day", type=day, help="YYYY-MM-DD; else yesterday")
         parser.add_argument("--meter", type=Meter, choices=list(Meter), help="only this meter")
-        parser.add_argument("--json", action="store_true", help="print JSON, a list of spikes")
+        add_json(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Print the spikes, the most severe first."""
-        day = options["day"] or datetime.now(UTC).date() - timedelta(days=1)
-        spikes = find_spikes(day, meter=options["meter"])
+        asked = options["day"] or datetime.now(UTC).date() - timedelta(days=1)
+        spikes = find_spikes(asked, meter=options["meter"])
         if options["json"]:
-            self.stdout.write(json.dumps([_fields(spike) for spike in spikes], indent=2))
+            answer = {"day": asked, "spikes": [_fields(spike) for spike in spikes]}
+            write_json(self.stdout, answer)
             return
         if not spikes:
-            self.stdout.write(f"No account stands out on {day}.")
+            self.stdout.write(f"No account stands out on {asked}.")
         for spike in spikes:
             fields = _fields(spike)
             self.stdout.write(
