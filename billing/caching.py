@@ -120,12 +120,18 @@ _owed = _Owed()
 
 
 def cached(
-    account_id: UUID, kind: Kind, seconds: int, make: Callable[[], Any], *, part: str = ""
+    account_id: UUID,
+    kind: Kind,
+    seconds: int | Callable[[Any], int],
+    make: Callable[[], Any],
+    *,
+    part: str = "",
 ) -> Any:
     """Return what `make` gives, made at most `seconds` ago and after the last `forget`.
 
-    It has to be JSON. `part` tells several answers of one kind apart, as an invoice's id does.
-    Inside a transaction, and where the cache does not answer, it is made anew.
+    `seconds` may be reckoned from what was made; at 0 it is not kept. It has to be JSON. `part`
+    tells several answers of one kind apart, as an invoice's id does. Inside a transaction, and
+    where the cache does not answer, it is made anew.
     """
     if connection.in_atomic_block:
         return make()
@@ -141,9 +147,11 @@ def cached(
         return make()
     if kept is not None and kept.startswith(token):
         return json.loads(kept[len(token) :])
-    text = json.dumps(make())
-    with suppress(CacheUnavailableError):
-        with_cache(lambda client: client.set(keys[1], token + text.encode(), ex=seconds))
+    made = make()
+    text, kept_s = json.dumps(made), seconds if isinstance(seconds, int) else seconds(made)
+    if kept_s > 0:
+        with suppress(CacheUnavailableError):
+            with_cache(lambda client: client.set(keys[1], token + text.encode(), ex=kept_s))
     return json.loads(text)
 
 

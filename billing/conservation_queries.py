@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, Protocol, TypeVar
 
 from django.conf import settings
-from django.db.models import Sum
+from django.db import connection
+from django.db.models import Count, F, Sum
 
 from billing.conservation import ConservationStatement, InvoiceRows, state_conservation
 from billing.credits import CreditKind
@@ -103,6 +105,98 @@ def rows_of(invoices: Sequence[Invoice], *, now: datetime) -> dict[int, InvoiceR
     }
 
 
+@dataclass(frozen=True, slots=True)
+class EvidenceSum:
+    """What all evidence of one line comes to. Counters are None where one of its rows has none."""
+
+    lives: int
+    quantity: Decimal
+    opening: Decimal | None
+    closing: Decimal | None
+    applied_ms: int
+    measured_ms: int
+
+
+def summed_rows_of(
+    invoice: Invoice, lines: Sequence[InvoiceLine], *, now: datetime
+) -> tuple[InvoiceRows, dict[int, EvidenceSum]]:
+    """Return what `rows_of` does of one invoice, and the sums of its evidence by line's position.
+
+    `lines` are all of it, with their parts. The database sums the evidence of each line, of
+    which there may be a row for every life, and reckons its seal; a row is only read where its
+    counter does not say its quantity.
+    """
+    used = _used([invoice])
+    sums = _evidence_sums(invoice) if invoice.evidence_hash else {}
+    positions = {line.pk: line.position for line in lines}
+    meters = {line.pk: line.meter for line in lines}
+    odd = (
+        InvoiceEvidence.objects.filter(line__invoice=invoice, opening__isnull=False)
+        .exclude(quantity=F("closing") - F("opening"))
+        .filter(last_window__gte=_steps_kept_since(now))
+    )
+    unexplained = unexplained_lines(
+        [(positions[row.line_id], Meter(meters[row.line_id]), row) for row in odd], now=now
+    )
+    rows = InvoiceRows(
+        figures=invoice,
+        lines=lines,
+        parts={line.position: list(line.parts.all()) for line in lines},
+        discounts=list(invoice.applied_discounts.all()),
+        evidence={at: [one] for at, one in sums.items()} if invoice.evidence_hash else None,
+        credits_used=used[invoice.pk, False] if _is_paid(invoice) else invoice.credits_used,
+        prepaid_used=used[invoice.pk, True] if _is_paid(invoice) else invoice.prepaid_used,
+        unexplained=frozenset(unexplained),
+        is_sealed=invoice.evidence_hash in ("", _seal_of(invoice)),
+    )
+    return rows, sums
+
+
+def _evidence_sums(invoice: Invoice) -> dict[int, EvidenceSum]:
+    rows = (
+        InvoiceEvidence.objects.filter(line__invoice=invoice)
+        .values_list("line__position")
+        .annotate(
+            Count("pk"),
+            Sum("quantity"),
+            Sum("opening"),
+            Sum("closing"),
+            Sum("applied_ms"),
+            Sum("measured_ms"),
+            Count("opening"),
+        )
+        .order_by()
+    )
+    return {
+        position: EvidenceSum(
+            lives,
+            quantity,
+            opening if counted == lives else None,
+            closing if counted == lives else None,
+            int(applied_ms),
+            int(measured_ms),
+        )
+        for position, lives, quantity, opening, closing, applied_ms, measured_ms, counted in rows
+    }
+
+
+def _seal_of(invoice: Invoice) -> str:
+    """Return what `hash_of_evidence` does of the invoice's rows, reckoned by the database."""
+    with connection.cursor() as cursor:
+        cursor.execute(_SEAL, [invoice.pk])
+        seal: str = cursor.fetchone()[0]
+    return seal
+
+
+_SEAL = """
+    SELECT encode(sha256(convert_to(
+        coalesce(string_agg(records_hash, E'\\n' ORDER BY evidence.id), ''), 'UTF8')), 'hex')
+      FROM billing_invoiceevidence evidence
+      JOIN billing_invoiceline line ON line.id = evidence.line_id
+     WHERE line.invoice_id = %s
+"""
+
+
 def hash_of_evidence(records_hashes: Iterable[str]) -> str:
     """Return what an invoice's evidence is sealed with, from its rows' hashes in their order."""
     return hashlib.sha256("\n".join(records_hashes).encode()).hexdigest()
@@ -115,7 +209,7 @@ def unexplained_lines(rows: Iterable[tuple[K, Meter, CounterRow]], *, now: datet
     by where it stood at a first sample. Those facts are dropped after a while; a row from before
     is taken for explained. One query at most, and none where no counter fell.
     """
-    kept_since = now - timedelta(days=settings.METERING_USAGE_RETENTION_D)
+    kept_since = _steps_kept_since(now)
     odd = [
         (key, Measured(row.life_id, meter, row.first_window, row.last_window), difference)
         for key, meter, row in rows
@@ -134,6 +228,10 @@ def unexplained_lines(rows: Iterable[tuple[K, Meter, CounterRow]], *, now: datet
 def mismatch_count() -> int:
     """Return how many final invoices did not add up at the last look."""
     return InvoiceMismatch.objects.count()
+
+
+def _steps_kept_since(now: datetime) -> datetime:
+    return now - timedelta(days=settings.METERING_USAGE_RETENTION_D)
 
 
 def _is_paid(invoice: Invoice) -> bool:

@@ -41,13 +41,20 @@ def share_in_order(spans: Sequence[CostedSpan], used: Sequence[int]) -> SharedCo
     stretch = Fraction(in_all, sum(span.quantity for span in paying) or 1)
     costs = []
     place = iter(paying)
-    left, price = _ZERO, _ZERO
+    left: int | Fraction = 0
+    price = _ZERO
     for quantity in used:
+        if quantity <= left:
+            # Mostly it lies in one span; and mostly in whole numbers, which are quick.
+            costs.append(quantity * price if quantity else _ZERO)
+            left -= quantity
+            continue
         cost, wanted = _ZERO, Fraction(quantity) if stretch != 1 else quantity
         while wanted > left and (span := next(place, None)):
             cost += left * price
             wanted -= left
-            left, price = span.quantity * stretch, span.cost / (span.quantity * stretch)
+            left = span.quantity * stretch if stretch != 1 else span.quantity
+            price = span.cost / left
         taken = min(wanted, left)
         costs.append(cost + taken * price)
         left -= taken

@@ -100,7 +100,7 @@ def _line_at(lines: Iterable[InvoiceLine], position: int) -> InvoiceLine:
 
 
 def _explain(invoice: Invoice, position: int, after: str) -> Explanation:
-    lines = list(invoice.lines.prefetch_related("parts").order_by("position"))
+    lines = lines_to_explain(invoice)
     line = _line_at(lines, position)
     rows = rows_of([invoice], now=datetime.now(UTC))[invoice.pk]
     discounts = list(invoice.applied_discounts.order_by("position"))
@@ -129,7 +129,7 @@ def _explain(invoice: Invoice, position: int, after: str) -> Explanation:
     if shares:
         whole = sum((Fraction(share.share.amount) for share in shares), start=Fraction(0))
         checks.append(Check("discounts of the line", whole, Fraction(line.discount)))
-    checks += _checks_of_invoice(invoice, rows)
+    checks += checks_of_rows(invoice, rows)
     return Explanation(
         invoice_id=invoice.pk,
         number=invoice.number,
@@ -137,7 +137,7 @@ def _explain(invoice: Invoice, position: int, after: str) -> Explanation:
         position=line.position,
         kind=line.kind,
         description=line.description,
-        basis=_basis(invoice, line, lines, discounts),
+        basis=basis_of(invoice, line, lines, discounts),
         period=line.period,
         meter=line.meter,
         charge=line.charge,
@@ -156,9 +156,21 @@ def _explain(invoice: Invoice, position: int, after: str) -> Explanation:
         late_usage=late,
         discounts=shares,
         discount=Money(line.discount, invoice.currency),
-        credits=tuple(_credits(invoice)),
+        credits=tuple(credits_of(invoice)),
         checks=tuple(checks),
     )
+
+
+def lines_to_explain(invoice: Invoice) -> list[InvoiceLine]:
+    """Return the invoice's lines in order, each with its parts and what it adjusts."""
+    lines = invoice.lines.select_related("adjustment").prefetch_related("parts")
+    return list(lines.order_by("position"))
+
+
+def adjusted_by(line: InvoiceLine) -> InvoiceAdjustment | None:
+    """Return which part of an earlier period a line is about; None where it is not said."""
+    about: InvoiceAdjustment | None = getattr(line, "adjustment", None)
+    return about
 
 
 def _parts(
@@ -167,12 +179,12 @@ def _parts(
     if invoice.kind in NOT_STATED:
         return ()
     if line.kind == InvoiceLine.Kind.TRUE_UP:
-        return _true_up_parts(invoice, line)
+        return true_up_parts(invoice, line)
     costs = line_costs([(row, list(row.parts.all())) for row in lines])
     return costs[lines.index(line)] or ()
 
 
-def _true_up_parts(invoice: Invoice, line: InvoiceLine) -> tuple[PartCost, ...]:
+def true_up_parts(invoice: Invoice, line: InvoiceLine) -> tuple[PartCost, ...]:
     """Return the committed minimum of the period and what usage came to, which is taken off it."""
     spent = invoice.usage_fee - invoice.discounts
     # Where several commitments share the period, the line names the last; they sum to this.
@@ -184,7 +196,7 @@ def _true_up_parts(invoice: Invoice, line: InvoiceLine) -> tuple[PartCost, ...]:
     )
 
 
-def _checks_of_invoice(invoice: Invoice, rows: InvoiceRows) -> Iterator[Check]:
+def checks_of_rows(invoice: Invoice, rows: InvoiceRows) -> Iterator[Check]:
     """Yield the sums from the lines to the amount due, as the conservation statement has them."""
     if invoice.kind in NOT_STATED:
         return
@@ -197,12 +209,13 @@ def _checks_of_invoice(invoice: Invoice, rows: InvoiceRows) -> Iterator[Check]:
             )
 
 
-def _basis(
+def basis_of(
     invoice: Invoice,
     line: InvoiceLine,
     lines: Sequence[InvoiceLine],
     discounts: Sequence[InvoiceDiscount],
 ) -> str:
+    """Return in words what a line was reckoned from; of usage nothing, as its parts say it."""
     if invoice.kind in NOT_STATED:
         return NOT_RECKONED_HERE
     match line.kind:
@@ -221,7 +234,7 @@ def _basis(
 
 
 def _adjusted(line: InvoiceLine) -> str:
-    about = InvoiceAdjustment.objects.filter(line=line).first()
+    about = adjusted_by(line)
     if about is None:
         return "A difference to what an earlier period came to."
     return _ADJUSTED.format(
@@ -236,7 +249,7 @@ def _adjusted(line: InvoiceLine) -> str:
 def _late_usage(invoice: Invoice, line: InvoiceLine) -> tuple[LateWindow, ...]:
     if line.kind != InvoiceLine.Kind.ADJUSTMENT or not line.meter:
         return ()
-    about = InvoiceAdjustment.objects.filter(line=line).first()
+    about = adjusted_by(line)
     if about and about.correction_line_id:
         # A correction's line is for none, though the invoice may settle some of the same span.
         return ()
@@ -278,7 +291,8 @@ def _discount_shares(
         )
 
 
-def _credits(invoice: Invoice) -> Iterator[CreditPaid]:
+def credits_of(invoice: Invoice) -> Iterator[CreditPaid]:
+    """Yield what each grant paid of the invoice, in the order of the ledger."""
     zone = zone_of(invoice)
     used = CreditEntry.objects.filter(invoice=invoice, kind=CreditEntry.Kind.USE)
     for entry in used.select_related("grant").order_by("pk"):

@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 
 from django.db.models import Sum
 
+from billing.account_terms import schedule_of
 from billing.lifecycle import NOT_FINAL
 from billing.models import Account, Invoice, InvoiceLine
-from billing.own_facts import schedule_of
 from billing.periods import Cycle, Schedule, cover
 from billing.rating import Rating
 from metering.calendars import calendar_of
@@ -29,14 +29,17 @@ class UsageNotKeptError(Exception):
     """Less usage is found in a period than its invoice charged for: records were dropped."""
 
 
-def billing_periods(account: Account, span: Period) -> list[Period]:
+def billing_periods(
+    account: Account, span: Period, *, schedule: Schedule | None = None
+) -> list[Period]:
     """Return the account's billing periods that share time with `span`, in order.
 
     A closed period is what its invoice says it was, whatever time zone the account had then.
     Closed time without an invoice held nothing to ask for, so it costs the same however it is
-    cut: it is cut as the account's time is cut now. From the open period on the schedule says.
+    cut: it is cut as the account's time is cut now. From the open period on the schedule says,
+    which is read unless it is given.
     """
-    schedule = schedule_of(account)
+    schedule = schedule or schedule_of(account)
     periods = list(_closed_periods(account, schedule))
     period = account.open_period
     while period.start < span.end:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
+from django.db import connection
 from django.db.models import Exists, OuterRef, Sum
 
 import metering.late
@@ -88,10 +89,11 @@ class _LatePeriod:
 def carried_to(accounts: Sequence[Account]) -> dict[UUID, Carried]:
     """Return what closed periods leave to each account's open one, where there is something.
 
-    Three queries for all of them, and more only for accounts with late usage that waits.
+    Two queries for all of them, and more only for accounts with late usage or corrections.
     """
-    found = {pk: one.carried for pk, one in reckon_late_usage(accounts).items()}
-    for pk, lines in _waiting_corrections(accounts).items():
+    corrected = _corrected([account.pk for account in accounts])
+    found = {pk: one.carried for pk, one in _reckonings(accounts, corrected).items()}
+    for pk, lines in _waiting_corrections(corrected).items():
         carried = found.get(pk, NOTHING_CARRIED)
         found[pk] = replace(carried, adjustments=(*carried.adjustments, *lines))
     return {pk: carried for pk, carried in found.items() if carried != NOTHING_CARRIED}
@@ -99,11 +101,15 @@ def carried_to(accounts: Sequence[Account]) -> dict[UUID, Carried]:
 
 def reckon_late_usage(accounts: Sequence[Account]) -> dict[UUID, Reckoning]:
     """Return what becomes of late usage that is not billed yet, of the accounts that have some."""
+    return _reckonings(accounts, _corrected([account.pk for account in accounts]))
+
+
+def _reckonings(accounts: Sequence[Account], corrected: Collection[UUID]) -> dict[UUID, Reckoning]:
     closed = [account for account in accounts if account.open_period_start > account.opened_at]
     known = metering.late.late_usage_of_spans(
         [(account.pk, Period(EPOCH, account.open_period_start)) for account in closed]
     )
-    billed = _billed([account.pk for account in closed])
+    billed = _billed([account.pk for account in closed if account.pk in corrected])
     reckonings = {}
     for account, windows in zip(closed, known, strict=True):
         if periods := _waiting_periods(account, windows, billed.get(account.pk, {})):
@@ -111,8 +117,27 @@ def reckon_late_usage(accounts: Sequence[Account]) -> dict[UUID, Reckoning]:
     return reckonings
 
 
-def _waiting_corrections(accounts: Sequence[Account]) -> dict[UUID, list[Adjustment]]:
+def _corrected(account_ids: Sequence[UUID]) -> set[UUID]:
+    """Return the accounts of which an invoice billed late usage, or was corrected: mostly none."""
+    with connection.cursor() as cursor:
+        cursor.execute(_CORRECTED, [list(account_ids)])
+        return {account_id for (account_id,) in cursor.fetchall()}
+
+
+_CORRECTED = """
+    SELECT DISTINCT account_id FROM billing_invoice invoice
+    WHERE account_id = ANY(%s) AND (
+        EXISTS (SELECT FROM billing_billedlateusage billed WHERE billed.invoice_id = invoice.id)
+        OR EXISTS (SELECT FROM billing_correction correction
+                   WHERE correction.invoice_id = invoice.id)
+    )
+"""
+
+
+def _waiting_corrections(account_ids: Collection[UUID]) -> dict[UUID, list[Adjustment]]:
     """Return the lines of corrections that were decided on and are on no final invoice yet."""
+    if not account_ids:
+        return {}
     taken = InvoiceAdjustment.objects.filter(correction_line=OuterRef("pk")).exclude(
         line__invoice__status__in=NOT_FINAL
     )
@@ -121,7 +146,7 @@ def _waiting_corrections(accounts: Sequence[Account]) -> dict[UUID, list[Adjustm
             ~Exists(taken),
             correction__status=Correction.Status.APPLIED,
             correction__settlement=Correction.Settlement.ADJUSTMENT,
-            correction__invoice__account__in=accounts,
+            correction__invoice__account__in=account_ids,
         )
         .select_related("correction__invoice")
         .order_by("correction_id", "position")
@@ -158,6 +183,8 @@ _Key = tuple[int, Meter, datetime]
 
 
 def _billed(account_ids: Collection[UUID]) -> dict[UUID, dict[_Key, LateWindow]]:
+    if not account_ids:
+        return {}
     rows = (
         BilledLateUsage.objects.filter(invoice__account__in=account_ids)
         .exclude(invoice__status__in=NOT_FINAL)

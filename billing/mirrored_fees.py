@@ -12,11 +12,11 @@ from uuid import UUID
 
 from django.db.models import Sum
 
+from billing.account_terms import subscribed
 from billing.fees import Subscribed
 from billing.lifecycle import NOT_FINAL
 from billing.models import Account, CreditNoteLine, Invoice, InvoiceLine, Subscription
 from billing.money import Money
-from billing.own_facts import subscribed
 from billing.provider_fees import (
     Collecting,
     MirroredFee,

@@ -12,6 +12,7 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 from rest_framework.views import APIView
+from structlog.contextvars import bind_contextvars
 
 from billing.models import OperatorKey
 from billing.services import authenticate_operator_key
@@ -43,6 +44,7 @@ class OperatorKeyAuthentication(BaseAuthentication):
         row = authenticate_operator_key(key, now=datetime.now(UTC))
         if row is None:
             raise AuthenticationFailed("The operator key is not known or was revoked.")
+        bind_contextvars(operator=row.name)
         return Operator(row.name, row.pk), row
 
     def authenticate_header(self, request: Request) -> str:

@@ -6,17 +6,16 @@ period takes over from closed ones is added by `billing.facts`.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TypeVar
+from typing import TypeAlias
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from django.db.models import Q, QuerySet, Sum
 
+from billing.account_terms import Terms, read_terms, schedule_of, subscribed, subscriptions_in
 from billing.credits import (
     Credit,
     CreditKind,
@@ -25,23 +24,21 @@ from billing.credits import (
     usage_credit_for,
 )
 from billing.discount_rules import active_rules, first_day, holding_rules
-from billing.fees import Commitment, Interval, Subscribed, earned_credits, year_of
-from billing.followed_periods import followed_by
+from billing.fees import Interval, Subscribed, earned_credits, year_of
 from billing.lifecycle import NOT_FINAL
-from billing.models import Account, CreditGrant, InvoiceDiscount, Plan, Subscription
+from billing.models import Account, CreditGrant, InvoiceDiscount, Subscription
 from billing.models import DiscountRule as DiscountRuleRow
 from billing.money import Money
-from billing.periods import Followed, Schedule, cover, windows_from
-from billing.price_books import Books, PricedSpan, priced_spans, read_books, use_spans
+from billing.periods import Schedule, cover, windows_from
+from billing.price_books import PricedSpan, priced_spans, read_books, use_spans
 from billing.rating import PricedUsage
 from billing.statement import PeriodFacts
+from metering.meters import Meter
 from metering.period import Period
+from metering.totals import usage_of_spans
 
-DEFAULT_PLAN = "developer"
-"""The plan whose prices hold for an account without a subscription."""
-
-
-R = TypeVar("R", Subscription, CreditGrant)
+UsedInSpans: TypeAlias = Callable[[Sequence[tuple[UUID, Period]]], Sequence[Mapping[Meter, int]]]
+"""Returns what each account used in its span, in their order, in base units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,31 +61,28 @@ def own_facts(account: Account, period: Period, *, schedule: Schedule | None = N
     return facts
 
 
-def own_facts_of(wanted: Sequence[AccountPeriod]) -> list[PeriodFacts | ValueError]:
+def own_facts_of(
+    wanted: Sequence[AccountPeriod],
+    *,
+    terms: Terms | None = None,
+    used: UsedInSpans = usage_of_spans,
+) -> list[PeriodFacts | ValueError]:
     """Return what the figures of each period depend on, as known now, in their order.
 
-    Nothing that closed periods leave to it is among them.
+    Nothing that closed periods leave to it is among them. `terms` are those of the accounts,
+    where somebody has read them; `used` says what was used in spans of accounts.
 
     The error in place of the facts, where something of that account is no good.
     """
     if not wanted:
         return []
-    reading = _read(wanted)
-    spans: list[list[PricedSpan] | ValueError] = []
-    for one in wanted:
-        try:
-            spans.append(
-                priced_spans(one.account.pk, reading.books_in(one), reading.versions, one.period)
-            )
-        except ValueError as fault:
-            spans.append(fault)
-    used = iter(use_spans([span for good in spans if isinstance(good, list) for span in good]))
+    terms = terms or _terms_of(wanted)
+    reading = _read(wanted, terms)
     facts: list[PeriodFacts | ValueError] = []
-    for one, found in zip(wanted, spans, strict=True):
-        if isinstance(found, ValueError):
-            facts.append(found)
+    for one, usage in zip(wanted, priced_usage_of(wanted, terms=terms, used=used), strict=True):
+        if isinstance(usage, ValueError):
+            facts.append(usage)
             continue
-        usage = tuple(next(used) for _ in found)
         try:
             facts.append(reading.facts(one, usage))
         except ValueError as fault:
@@ -96,47 +90,46 @@ def own_facts_of(wanted: Sequence[AccountPeriod]) -> list[PeriodFacts | ValueErr
     return facts
 
 
+def priced_usage_of(
+    wanted: Sequence[AccountPeriod],
+    *,
+    terms: Terms | None = None,
+    used: UsedInSpans = usage_of_spans,
+) -> list[tuple[PricedUsage, ...] | ValueError]:
+    """Return the usage of each period as `own_facts_of` has it: all that its raw cost takes."""
+    if not wanted:
+        return []
+    terms = terms or _terms_of(wanted)
+    books = {row.price_book_id or row.plan.price_book_id for row in terms.rows()}
+    versions = read_books({*books, terms.default_plan.price_book_id}, _span_of(wanted))
+    spans: list[list[PricedSpan] | ValueError] = []
+    for one in wanted:
+        try:
+            spans.append(priced_spans(one.account.pk, _books_in(one, terms), versions, one.period))
+        except ValueError as fault:
+            spans.append(fault)
+    good = [span for found in spans if isinstance(found, list) for span in found]
+    priced = iter(use_spans(good, used))
+    return [
+        found if isinstance(found, ValueError) else tuple(next(priced) for _ in found)
+        for found in spans
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class _Reading:
     """What was read for some accounts, to be put together account by account."""
 
-    subscriptions: Mapping[UUID, Sequence[Subscription]]
-    followed: Mapping[UUID, tuple[Followed, ...]]
+    terms: Terms
     rules: Sequence[DiscountRuleRow]
     grants: Mapping[UUID, Sequence[CreditGrant]]
     granted: frozenset[tuple[int | None, datetime | None]]
-    versions: Books
-    default_plan: Plan
-
-    def rows_in(self, one: AccountPeriod) -> list[Subscription]:
-        """Return the subscriptions that share time with the period."""
-        period = one.period
-        return [
-            row
-            for row in self.subscriptions.get(one.account.pk, ())
-            if row.started_at < period.end
-            and (row.expires_at is None or row.expires_at > period.start)
-        ]
-
-    def books_in(self, one: AccountPeriod) -> list[tuple[Period, int]]:
-        """Return the price book that holds in each part of the period."""
-        return cover(
-            one.period,
-            [
-                (windows, row.price_book_id or row.plan.price_book_id)
-                for row in self.rows_in(one)
-                if (windows := windows_from(row.started_at, row.expires_at or one.period.end))
-            ],
-            between=self.default_plan.price_book_id,
-        )
 
     def facts(self, one: AccountPeriod, usage: tuple[PricedUsage, ...]) -> PeriodFacts:
         """Return the facts of the period. Raises ValueError when a rule is no good."""
         account, period = one.account, one.period
-        rows = self.rows_in(one)
-        schedule = one.schedule or _schedule(
-            account, self.subscriptions.get(account.pk, ()), self.followed.get(account.pk, ())
-        )
+        rows = self.terms.rows_in(account, period)
+        schedule = one.schedule or self.terms.schedule_of(account)
         terms = {row.pk: subscribed(row, account.currency) for row in rows}
         grants = self.grants.get(account.pk, ())
         held = [
@@ -161,7 +154,7 @@ class _Reading:
             rules=holding_rules(
                 self.rules,
                 account,
-                {row.plan_id for row in rows} or {self.default_plan.pk},
+                {row.plan_id for row in rows} or {self.terms.default_plan.pk},
                 first_day(period, schedule),
             ),
             credits_held=tuple(held),
@@ -169,54 +162,69 @@ class _Reading:
         )
 
 
-def _read(wanted: Sequence[AccountPeriod]) -> _Reading:
-    accounts = {one.account.pk for one in wanted}
-    span = Period(
+def _span_of(wanted: Sequence[AccountPeriod]) -> Period:
+    """Return the time that all of these periods, and the accounts' open ones, lie in or end."""
+    return Period(
         min(min(one.period.start, one.account.open_period_start) for one in wanted),
         max(one.period.end for one in wanted),
     )
-    subscriptions = _by_account(
-        Subscription.objects.filter(account__in=accounts)
-        .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=span.start))
-        .select_related("plan")
-        .order_by("started_at")
-    )
-    rows = [row for of_account in subscriptions.values() for row in of_account]
-    default_plan = Plan.objects.get(code=DEFAULT_PLAN)
-    books = {row.price_book_id or row.plan.price_book_id for row in rows}
-    return _Reading(
-        subscriptions=subscriptions,
-        followed=followed_by(accounts),
-        rules=list(active_rules(accounts)),
-        grants=_by_account(_held_grants(accounts, span)),
-        granted=frozenset(
-            CreditGrant.objects.filter(
-                account__in=accounts, period_start__in={one.period.start for one in wanted}
-            ).values_list("subscription_id", "period_start")
-        ),
-        versions=read_books({*books, default_plan.price_book_id}, span),
-        default_plan=default_plan,
+
+
+def _terms_of(wanted: Sequence[AccountPeriod]) -> Terms:
+    accounts = {one.account.pk: one.account for one in wanted}
+    return read_terms(accounts.values(), since=_span_of(wanted).start)
+
+
+def _books_in(one: AccountPeriod, terms: Terms) -> list[tuple[Period, int]]:
+    """Return the price book that holds in each part of the period."""
+    return cover(
+        one.period,
+        [
+            (windows, row.price_book_id or row.plan.price_book_id)
+            for row in terms.rows_in(one.account, one.period)
+            if (windows := windows_from(row.started_at, row.expires_at or one.period.end))
+        ],
+        between=terms.default_plan.price_book_id,
     )
 
 
-def _by_account(rows: Iterable[R]) -> dict[UUID, list[R]]:
-    by_account: defaultdict[UUID, list[R]] = defaultdict(list)
-    for row in rows:
-        by_account[row.account_id].append(row)
-    return dict(by_account)
+def _read(wanted: Sequence[AccountPeriod], terms: Terms) -> _Reading:
+    accounts = {one.account.pk for one in wanted}
+    grants, granted = _read_grants(accounts, _span_of(wanted), {one.period.start for one in wanted})
+    return _Reading(terms=terms, rules=list(active_rules(accounts)), grants=grants, granted=granted)
 
 
-def _held_grants(accounts: Iterable[UUID], span: Period) -> QuerySet[CreditGrant]:
-    """Return the grants with something left that may pay for some part of `span`."""
-    return (
-        CreditGrant.objects.filter(account__in=accounts, effective_at__lt=span.end)
-        .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=span.start))
-        .annotate(
-            balance=Sum("entries__amount"),
-            granted=Sum("entries__amount", filter=Q(entries__kind__in=["grant", "revoke"])),
-        )
-        .filter(balance__gt=0)
+def _read_grants(
+    accounts: Iterable[UUID], span: Period, starts: Collection[datetime]
+) -> tuple[dict[UUID, list[CreditGrant]], frozenset[tuple[int | None, datetime | None]]]:
+    """Return the grants that may pay, and of what was granted for periods which start then."""
+    grants = CreditGrant.objects.filter(_may_pay(span) | Q(period_start__in=starts))
+    held: dict[UUID, list[CreditGrant]] = {}
+    granted = set()
+    for grant in _with_balances(grants.filter(account__in=accounts)):
+        if grant.period_start in starts:
+            granted.add((grant.subscription_id, grant.period_start))
+        if _has_something_left(grant):
+            held.setdefault(grant.account_id, []).append(grant)
+    return held, frozenset(granted)
+
+
+def _may_pay(span: Period) -> Q:
+    """Say which grants may pay for some part of `span`, if they have something left."""
+    begun = Q(effective_at__lt=span.end)
+    return begun & (Q(expires_at__isnull=True) | Q(expires_at__gt=span.start))
+
+
+def _with_balances(grants: QuerySet[CreditGrant]) -> QuerySet[CreditGrant]:
+    return grants.annotate(
+        balance=Sum("entries__amount"),
+        granted=Sum("entries__amount", filter=Q(entries__kind__in=["grant", "revoke"])),
     )
+
+
+def _has_something_left(grant: CreditGrant) -> bool:
+    # Of no entry the sum is nothing.
+    return (annotated(grant, "balance") or 0) > 0
 
 
 def _year_discounts(
@@ -298,41 +306,6 @@ def annotated(grant: CreditGrant, name: str) -> Decimal:
     return amount
 
 
-def _schedule(
-    account: Account, rows: Iterable[Subscription], followed: tuple[Followed, ...]
-) -> Schedule:
-    cuts = [row.expires_at for row in rows if row.ends_period]
-    # Of an account that is closed, whatever it was on.
-    cuts.append(account.ends_at)
-    return Schedule(
-        cycle=account.cycle,
-        next_cycle=account.next_cycle,
-        changes_at=account.cycle_changes_at,
-        cuts=tuple(cut for cut in cuts if cut and cut > account.open_period_start),
-        followed=followed,
-    )
-
-
-def schedule_of(account: Account) -> Schedule:
-    """Return how the account's time is cut into periods from its open one on."""
-    return schedules_of([account])[account.pk]
-
-
-def schedules_of(accounts: Collection[Account]) -> dict[UUID, Schedule]:
-    """Return what `schedule_of` does for each account, by the same queries for all of them."""
-    cutting = _by_account(Subscription.objects.filter(account__in=accounts, ends_period=True))
-    followed = followed_by([account.pk for account in accounts])
-    return {
-        account.pk: _schedule(account, cutting.get(account.pk, ()), followed.get(account.pk, ()))
-        for account in accounts
-    }
-
-
-def period_containing(account: Account, moment: datetime) -> Period:
-    """Return the account's billing period that `moment` falls into."""
-    return schedule_of(account).following(account.open_period, moment)
-
-
 def credits_held(account: Account, period: Period) -> list[Credit]:
     """Return the granted credits that may pay for `period`, in the order they are used."""
     schedule = schedule_of(account)
@@ -341,42 +314,10 @@ def credits_held(account: Account, period: Period) -> list[Credit]:
     }
     held = [
         _credit(grant, account, period, terms.get(grant.subscription_id or 0), schedule)
-        for grant in _held_grants([account.pk], period)
+        for grant in _with_balances(CreditGrant.objects.filter(_may_pay(period), account=account))
+        if _has_something_left(grant)
     ]
     return [*usage_credit_for(held, period), *prepaid_credit_for(held, period)]
-
-
-def subscriptions_in(account_id: UUID, period: Period) -> QuerySet[Subscription]:
-    """Return the subscriptions that share time with `period`, in order."""
-    return (
-        Subscription.objects.filter(account_id=account_id, started_at__lt=period.end)
-        .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=period.start))
-        .select_related("plan")
-        .order_by("started_at")
-    )
-
-
-def subscribed(row: Subscription, currency: str) -> Subscribed:
-    """Return a subscription's terms."""
-    commitment = None
-    if row.commitment_minimum is not None and row.commitment_months is not None:
-        minimum = Money(row.commitment_minimum, currency)
-        commitment = Commitment(minimum, row.commitment_months, row.started_at)
-    return Subscribed(
-        plan=row.plan.name,
-        start=row.started_at,
-        end=row.expires_at,
-        fee=Money(row.fee, currency),
-        monthly_credits=Money(row.monthly_credits, currency),
-        interval=Interval(row.interval),
-        trial_end=row.trial_ends_at,
-        commitment=commitment,
-        ends_period=row.ends_period,
-        subscription_id=row.pk,
-        plan_id=row.plan_id,
-        zone=ZoneInfo(row.time_zone) if row.time_zone else None,
-        provider_collects=row.provider_collects,
-    )
 
 
 def credit_expiry(row: Subscription, period: Period, schedule: Schedule) -> datetime:

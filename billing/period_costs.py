@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from billing.account_terms import Terms
 from billing.history import BILLING_A_PERIOD
 from billing.lifecycle import NOT_FINAL
 from billing.line_costs import line_costs
 from billing.models import Account, Invoice, InvoiceLine
-from billing.own_facts import AccountPeriod, own_facts_of
+from billing.own_facts import AccountPeriod, priced_usage_of
 from billing.rating import rate_usage
 from metering.meters import Meter
 from metering.period import Period
+from metering.settled import quantities_so_far
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +28,11 @@ class MeterSpan:
     cost: Fraction
 
 
-def period_costs(account: Account, periods: Sequence[Period]) -> list[MeterSpan]:
+def period_costs(account: Account, periods: Sequence[Period], *, terms: Terms) -> list[MeterSpan]:
     """Return what the usage of the account's billing periods cost, in the order of time.
 
-    Of a period with a final invoice that is what its lines say. Raises ValueError when a price
-    that holds in another is no good.
+    `terms` are those of the account in all of these periods. Of a period with a final invoice it
+    is what its lines say. Raises ValueError when a price that holds in another is no good.
     """
     if not periods:
         return []
@@ -38,10 +40,11 @@ def period_costs(account: Account, periods: Sequence[Period]) -> list[MeterSpan]
     spans = [span for invoice in invoices for span in invoiced_spans(list(invoice.lines.all()))]
     invoiced = {invoice.period_start for invoice in invoices}
     others = [period for period in periods if period.start not in invoiced]
-    for facts in own_facts_of([AccountPeriod(account, period) for period in others]):
-        if isinstance(facts, ValueError):
-            raise facts
-        rating = rate_usage(facts.usage, currency=account.currency)
+    wanted = [AccountPeriod(account, period) for period in others]
+    for usage in priced_usage_of(wanted, terms=terms, used=quantities_so_far):
+        if isinstance(usage, ValueError):
+            raise usage
+        rating = rate_usage(usage, currency=account.currency)
         spans += [
             MeterSpan(line.meter, line.period, line.quantity, line.cost) for line in rating.lines
         ]
@@ -73,5 +76,7 @@ def _final_invoices(account: Account, span: Period) -> list[Invoice]:
         )
         .exclude(status__in=NOT_FINAL)
         .prefetch_related("lines__parts")
+        # Of who sold and who bought, which is long, nothing is asked.
+        .only("period_start")
         .order_by("period_start")
     )

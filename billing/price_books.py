@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import TypeAlias
 from uuid import UUID
 
-from django.db.models import Q
+from django.db.models import Q, prefetch_related_objects
 
 import metering.queries
 from billing.charges import (
@@ -30,6 +30,8 @@ from billing.rating import PricedUsage, Prices
 from metering.meters import Meter
 from metering.period import Period
 from metering.totals import usage_of_spans
+
+_TIERED = (ChargeModel.GRADUATED, ChargeModel.VOLUME)
 
 Books: TypeAlias = Mapping[int, Sequence["Version"]]
 """The versions of each price book, in order."""
@@ -76,13 +78,16 @@ def priced_usage(
 
 def read_books(books: Collection[int], span: Period) -> Books:
     """Return the books' versions that are in force in some part of `span`."""
-    found: dict[int, list[Version]] = {}
-    for row in (
+    rows = (
         PriceBookVersion.objects.filter(book__in=books, effective_from__lt=span.end)
         .filter(Q(effective_to__isnull=True) | Q(effective_to__gt=span.start))
-        .prefetch_related("prices__tiers")
+        .prefetch_related("prices")
         .order_by("effective_from")
-    ):
+    )
+    prices = [price for row in rows for price in row.prices.all()]
+    prefetch_related_objects([price for price in prices if price.charge in _TIERED], "tiers")
+    found: dict[int, list[Version]] = {}
+    for row in rows:
         found.setdefault(row.book_id, []).append(_version(row))
     return found
 
@@ -101,12 +106,15 @@ def priced_spans(
     return [PricedSpan(account_id, span, prices) for span, prices in spans]
 
 
-def use_spans(spans: Sequence[PricedSpan]) -> list[PricedUsage]:
-    """Return what was used in each span, by one query a table for all of them."""
-    usage = usage_of_spans([(span.account_id, span.period) for span in spans])
+def use_spans(
+    spans: Sequence[PricedSpan],
+    used: Callable[[Sequence[tuple[UUID, Period]]], Sequence[Mapping[Meter, int]]] = usage_of_spans,
+) -> list[PricedUsage]:
+    """Return what was used in each span, as `used` says of all of them at once."""
+    usage = used([(span.account_id, span.period) for span in spans])
     return [
-        PricedUsage(span.period, used, span.prices, _events(span))
-        for span, used in zip(spans, usage, strict=True)
+        PricedUsage(span.period, quantities, span.prices, _events(span))
+        for span, quantities in zip(spans, usage, strict=True)
     ]
 
 

@@ -1,23 +1,26 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from fractions import Fraction
+from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Count, F, Prefetch, Q, QuerySet
+from django.db.models import Count, F, OuterRef, Prefetch, Q, QuerySet, Subquery
 
 import metering.queries
 from billing.costs import CostBreakdown, break_down_cost, cost_by_meter
-from billing.facts import DEFAULT_PLAN, period_containing, period_facts
+from billing.facts import period_facts, read_terms
 from billing.forecast import forecast_usage
 from billing.models import (
     Account,
     CreditNote,
     Invoice,
+    InvoiceLine,
+    InvoiceTransition,
     Plan,
     PriceBookVersion,
     Subscription,
@@ -29,6 +32,7 @@ from billing.rating import UnpricedUsage as Unpriced
 from billing.statement import Statement, state_period
 from metering.meters import Meter
 from metering.period import Period
+from metering.settled import SpanUsage, usage_so_far
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,19 @@ class CurrentUsage:
     unpriced: tuple[Unpriced, ...]
 
 
+def invoices_named(name: str) -> QuerySet[Invoice]:
+    """Return the invoice with this number or, for a draft, id: one or none."""
+    is_one = Q(number=name)
+    if name.isdecimal():
+        is_one |= Q(pk=int(name))
+    return Invoice.objects.filter(is_one)
+
+
+def accounts_with(account_ids: Collection[UUID]) -> set[UUID]:
+    """Return those of the ids that are accounts'."""
+    return set(Account.objects.filter(pk__in=account_ids).values_list("pk", flat=True))
+
+
 def current_usage(account_id: UUID, *, now: datetime) -> CurrentUsage:
     """Return usage, cost and forecast of the account's billing period that contains `now`.
 
@@ -68,7 +85,15 @@ def current_usage(account_id: UUID, *, now: datetime) -> CurrentUsage:
     """
     with one_snapshot():
         account = Account.objects.get(pk=account_id)
-        facts = period_facts(account, period_containing(account, now))
+        terms = read_terms([account])
+        measured: list[SpanUsage] = []
+
+        def used(spans: Sequence[tuple[UUID, Period]]) -> list[dict[Meter, int]]:
+            measured.extend(usage_so_far(spans))
+            return [one.usage for one in measured]
+
+        period = terms.period_containing(account, now)
+        facts = period_facts(account, period, terms=terms, used=used)
         statement = state_period(facts)
         ahead = state_period(
             replace(facts, usage=forecast_usage(facts.usage, now=now, since=account.opened_at))
@@ -76,7 +101,7 @@ def current_usage(account_id: UUID, *, now: datetime) -> CurrentUsage:
         return CurrentUsage(
             period=facts.period,
             as_of=metering.queries.newest_reading_at(account_id),
-            plan=_plan_at(account_id, now),
+            plan=terms.plan_at(account, now),
             usage=statement.rating.usage,
             cost_by_meter=cost_by_meter(statement.rating),
             cost=break_down_cost(statement),
@@ -84,7 +109,11 @@ def current_usage(account_id: UUID, *, now: datetime) -> CurrentUsage:
             remaining_credits=statement.remaining_credits,
             remaining_prepaid=statement.remaining_prepaid,
             forecast=_forecast(ahead),
-            coverage=metering.queries.coverage(account_id, facts.period),
+            # The spans of prices are all of the period.
+            coverage=metering.queries.Coverage(
+                running_ms=sum(one.running_ms for one in measured),
+                measured_ms=sum(one.measured_ms for one in measured),
+            ),
             unpriced=statement.rating.unpriced,
         )
 
@@ -98,6 +127,60 @@ def preview_period(account: Account, period: Period) -> Statement:
 def invoices_of(account_id: UUID) -> QuerySet[Invoice]:
     """Return an account's invoices, drafts too, newest period first."""
     return Invoice.objects.filter(account_id=account_id)
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceState:
+    """What may still change of an invoice that is final: its state, and what corrects it.
+
+    The rows that tell of it are only ever added to.
+    """
+
+    status: str
+    last_transition: int | None
+    last_credit_note: int | None
+
+    @property
+    def token(self) -> str:
+        """What is another one whenever something changed."""
+        return f"{self.status}:{self.last_transition}:{self.last_credit_note}"
+
+
+def invoice_state(account_id: UUID, invoice_id: int) -> InvoiceState | None:
+    """Return how an invoice of the account stands; None where there is none."""
+    row = (
+        invoices_of(account_id)
+        .filter(pk=invoice_id)
+        .annotate(
+            last_transition=_newest(InvoiceTransition.objects.all()),
+            last_credit_note=_newest(CreditNote.objects.all()),
+        )
+        .values_list("status", "last_transition", "last_credit_note")
+        .first()
+    )
+    return None if row is None else InvoiceState(*row)
+
+
+def whole_invoice(account_id: UUID, invoice_id: int) -> Invoice:
+    """Return an invoice of the account with all that is shown of it. Raises Invoice.DoesNotExist.
+
+    In one snapshot, so that its figures and its lines belong together.
+    """
+    with one_snapshot():
+        return (
+            invoices_of(account_id)
+            .prefetch_related("lines__parts", "applied_discounts", "credit_notes")
+            .get(pk=invoice_id)
+        )
+
+
+def lines_of(account_id: UUID, invoice_id: int) -> QuerySet[InvoiceLine]:
+    """Return the lines of an invoice of the account, each with its invoice and its parts."""
+    return (
+        InvoiceLine.objects.filter(invoice=invoice_id, invoice__account=account_id)
+        .select_related("invoice")
+        .prefetch_related("parts")
+    )
 
 
 def credit_notes_of(account_id: UUID) -> QuerySet[CreditNote]:
@@ -181,11 +264,7 @@ def _forecast(ahead: Statement) -> Forecast:
     )
 
 
-def _plan_at(account_id: UUID, moment: datetime) -> Plan:
-    subscription = (
-        Subscription.objects.filter(account_id=account_id, started_at__lte=moment)
-        .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=moment))
-        .select_related("plan")
-        .first()
-    )
-    return subscription.plan if subscription else Plan.objects.get(code=DEFAULT_PLAN)
+def _newest(rows: QuerySet[Any]) -> Subquery:
+    """Return the newest of an invoice's rows, as a subquery of invoices."""
+    of_invoice = rows.filter(invoice=OuterRef("pk")).order_by("-pk")
+    return Subquery(of_invoice.values("pk")[:1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
@@ -340,9 +340,24 @@ def _rate(meter: Meter, price: Price, currency: str) -> _Rate:
 
 def decimal_text(exact: Fraction) -> str:
     """Return `exact` written out: to its end, or to SHOWN_DECIMALS, a half away from zero."""
-    sign = "-" if exact < 0 else ""
+    return ratio_text(exact.numerator, exact.denominator)
+
+
+def ratio_text(numerator: int, denominator: int) -> str:
+    """Return what `decimal_text` does of a ratio, which need not be in lowest terms."""
     scale: int = 10**SHOWN_DECIMALS
-    units = (2 * abs(exact.numerator) * scale + exact.denominator) // (2 * exact.denominator)
+    units = (2 * abs(numerator) * scale + denominator) // (2 * denominator)
+    if not units:
+        return "0"
     whole, decimals = divmod(units, scale)
-    text = f"{whole}.{decimals:0{SHOWN_DECIMALS}d}".rstrip("0").rstrip(".")
-    return text if text == "0" else sign + text
+    text = f"{whole}.{decimals:0{SHOWN_DECIMALS}d}".rstrip("0") if decimals else f"{whole}."
+    return ("-" if numerator < 0 else "") + text.rstrip(".")
+
+
+def exact_sum(amounts: Iterable[Fraction]) -> Fraction:
+    """Return the sum; of many it is quicker than one addition after another."""
+    each = list(amounts)
+    denominator = lcm(*(amount.denominator for amount in each))
+    return Fraction(
+        sum(amount.numerator * (denominator // amount.denominator) for amount in each), denominator
+    )

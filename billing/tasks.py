@@ -133,8 +133,12 @@ def forget_old_events() -> None:
 
 @shared_task(name="billing.tasks.tell_reached_budgets")
 def tell_reached_budgets() -> None:
-    """Tell of thresholds that the cost of a period has reached, of the budgets in turn."""
+    """Tell of thresholds that the cost of a period has reached, of the budgets in turn.
+
+    Caps whose period is over are brought up to what it was billed, too.
+    """
     now = datetime.now(UTC)
+    services.measure_ended_caps(now)
     for _ in range(TURNS_A_RUN):
         if not services.tell_reached_budgets(now):
             return

@@ -9,12 +9,13 @@ from datetime import date, datetime, timedelta
 from fractions import Fraction
 from uuid import UUID
 
+from billing.account_terms import period_containing
 from billing.facts import period_facts
 from billing.history import BILLING_A_PERIOD, billing_periods, last_closed_periods, schedule_in
 from billing.lifecycle import NOT_FINAL
 from billing.models import Account, Invoice
 from billing.money import Money
-from billing.own_facts import own_facts, period_containing
+from billing.own_facts import own_facts
 from billing.period_costs import MeterSpan, invoiced_spans
 from billing.queries import one_snapshot
 from billing.statement import Statement, state_period
@@ -22,6 +23,7 @@ from billing.totals import InvoiceTotals
 from metering.calendars import calendar_of
 from metering.meters import Meter
 from metering.period import Period
+from metering.settled import quantities_so_far
 
 CURRENT, PREVIOUS = "current", "previous"
 PERIOD_NAME = re.compile(r"current|previous|20[0-9]{2}-(0[1-9]|1[0-2])")
@@ -78,7 +80,8 @@ def summarise_period(account_id: UUID, name: str, *, now: datetime) -> PeriodSum
         if invoice:
             return _invoiced(invoice)
         if period.start >= account.open_period_start:
-            return _stated(state_period(period_facts(account, period)))
+            facts = period_facts(account, period, used=quantities_so_far)
+            return _stated(state_period(facts))
         facts = own_facts(account, period, schedule=schedule_in(account, period))
         return _stated(state_period(facts))
 

@@ -84,8 +84,9 @@ _USAGE = (
 )
 _SUBSCRIPTIONS = """
     INSERT INTO billing_subscription (account_id, plan_id, fee, monthly_credits, interval,
-        credit_rollover_periods, started_at, recorded_at, ends_period, time_zone)
-    SELECT account.id, %(plan)s, 99, 100, 'monthly', 0, %(start)s, %(start)s, false, 'UTC'
+        credit_rollover_periods, started_at, recorded_at, ends_period, time_zone,
+        provider_price_id)
+    SELECT account.id, %(plan)s, 99, 100, 'monthly', 0, %(start)s, %(start)s, false, 'UTC', ''
     FROM billing_account account
     WHERE left(account.id::text, 1) < %(fee_paying)s
       AND NOT EXISTS (SELECT FROM billing_subscription s WHERE s.account_id = account.id)

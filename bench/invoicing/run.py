@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import Callable
@@ -11,17 +10,15 @@ from datetime import datetime
 from pathlib import Path
 from statistics import median
 
-from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
 
 from bench.aggregating.processes import Worker
+from bench.harness.alone import run_alone
 from bench.invoicing.month import AFTER, METERS, charge_six_meters, make_accounts
 from bench.invoicing.yardsticks import copy_again, draft_by_orm, finalise_one_by_one
 from billing import services
 from billing.models import Account, Invoice, InvoiceLine
-from soulbox.embedded import POLL_INTERVAL_S, Embedded, is_locked
-from soulbox.reset import remove_home
 from soulbox.services import start_services
 
 ACCOUNTS, QUICK_ACCOUNTS = 10_000, 300
@@ -34,23 +31,7 @@ STOP_LIMIT_S = 60
 
 def run(*, results: Path, is_quick: bool) -> None:
     """Measure on embedded services made for it. Raises InUseError when they are in use."""
-    embedded = settings.EMBEDDED
-    if not isinstance(embedded, Embedded):
-        raise TypeError("the benchmark runs on embedded services only")
-    remove_home(embedded)
-    try:
-        # The servers stop with the last process that uses them: this one does not.
-        with Worker() as worker:
-            figures = worker.call(measure, is_quick=is_quick)
-    finally:
-        deadline = time.monotonic() + STOP_LIMIT_S
-        while is_locked(embedded.keeper_lock) and time.monotonic() < deadline:
-            time.sleep(POLL_INTERVAL_S)
-        remove_home(embedded)
-    results.parent.mkdir(exist_ok=True)
-    results.write_text(json.dumps(figures, indent=2) + "\n")
-    print(json.dumps(figures, indent=2))
-    print(f"Every figure is in {results}.")
+    run_alone(measure, results=results, is_quick=is_quick)
 
 
 def measure(*, is_quick: bool) -> dict[str, object]:

@@ -69,7 +69,12 @@ class AccountList(WithTotals[Account]):
         "time_zone",
         "id",
     )
-    list_filter = (("parked_at", admin.EmptyFieldListFilter), PlanFilter, "currency")
+    list_filter = (
+        ("parked_at", admin.EmptyFieldListFilter),
+        ("closing_at", admin.EmptyFieldListFilter),
+        PlanFilter,
+        "currency",
+    )
     search_fields = ("name", "id", "memberships__user__email", "memberships__user__username")
 
     @admin.display(description="plan", ordering="plan_name")

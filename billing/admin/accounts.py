@@ -32,7 +32,9 @@ from billing.admin.credits import UseCreditForm
 from billing.admin.export_tables import ACCOUNTS, CONTACTS
 from billing.admin.import_tables import ContactResource
 from billing.admin.importing import Imports
+from billing.admin.member_rows import MembershipRows, SavesMembers
 from billing.admin.preview import preview_context
+from billing.admin.refusals import refusals
 from billing.admin.unpriced import UnpricedInWords
 from billing.credits import CreditKind
 from billing.facts import period_containing
@@ -40,22 +42,12 @@ from billing.models import (
     Account,
     ApiKey,
     CreditEntry,
-    Membership,
     Subscription,
     UnpricedUsage,
 )
 from billing.money import Money
 from billing.totals import Tax
-from metering.pages import ReadOnlyRows, TabularInline
-
-
-class MembershipRows(TabularInline[Membership, Account]):
-    """The account's users."""
-
-    model = Membership
-    hide_title = True
-    extra = 0
-    autocomplete_fields = ("user",)
+from metering.pages import ReadOnlyRows
 
 
 class SubscriptionRows(ReadOnlyRows[Subscription, Account]):
@@ -109,7 +101,7 @@ class ApiKeyRows(ReadOnlyRows[ApiKey, Account]):
 
 
 @admin.register(Account)
-class AccountAdmin(Imports, AccountList, AsksWhy, ServicePage[Account]):
+class AccountAdmin(Imports, AccountList, AsksWhy, SavesMembers, ServicePage[Account]):
     """Who pays."""
 
     form = AccountForm
@@ -129,6 +121,9 @@ class AccountAdmin(Imports, AccountList, AsksWhy, ServicePage[Account]):
         "automatic_top_up",
         "parked_reason",
         "parked_at",
+        "closing_at",
+        "ends_at",
+        "closed_at",
     )
     add_fieldsets = (
         (None, {"fields": (("name", "currency"), ("time_zone", "anchor_day"))}),
@@ -150,6 +145,7 @@ class AccountAdmin(Imports, AccountList, AsksWhy, ServicePage[Account]):
         ),
         ("Credit", {"fields": (("usage_credit", "prepaid_credit"), "automatic_top_up")}),
         ("Parked", {"fields": (("parked_reason", "parked_at"),)}),
+        ("Closing", {"fields": (("closing_at", "ends_at", "closed_at"),)}),
     )
     inlines = (MembershipRows, SubscriptionRows, UnpricedUsageRows, ApiKeyRows)
     actions = ("draft_current_period", "issue_api_key", "park", "unpark")
@@ -303,13 +299,21 @@ class AccountAdmin(Imports, AccountList, AsksWhy, ServicePage[Account]):
             self.message_user(request, f"{account}: {total} so far.")
 
     @admin.action(description="Issue an API key", permissions=["issue"])
-    def issue_api_key(self, request: HttpRequest, accounts: QuerySet[Account]) -> TemplateResponse:
+    def issue_api_key(
+        self, request: HttpRequest, accounts: QuerySet[Account]
+    ) -> TemplateResponse | None:
         """Show a new key of each account on a page of its own, this once."""
         now = datetime.now(UTC)
-        issued = [
-            (account, services.issue_api_key(account.pk, name=f"by {request.user}", now=now))
-            for account in accounts
-        ]
+        issued = []
+        for account in accounts:
+            try:
+                key = services.issue_api_key(account.pk, name=f"by {request.user}", now=now)
+            except refusals() as refusal:
+                messages.error(request, f"{account}: {refusal}")
+            else:
+                issued.append((account, key))
+        if not issued:
+            return None
         context = {
             **self.admin_site.each_context(request),
             "title": "New API keys",

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from unfold.contrib.filters.admin import AutocompleteSelectFilter  # type: ignore[import-untyped]
 
 from billing import services
 from billing.models import ApiKey
@@ -15,11 +16,26 @@ from metering.pages import ReadOnlyPage
 class ApiKeyAdmin(ReadOnlyPage[ApiKey]):
     """Customers' keys. They are issued from the account's list."""
 
-    list_display = ("name", "prefix", "account", "created_at", "last_used_at", "revoked_at")
-    list_filter = (("revoked_at", admin.EmptyFieldListFilter),)
+    list_display = (
+        "name",
+        "prefix",
+        "account",
+        "shown_scopes",
+        "created_at",
+        "expires_at",
+        "last_used_at",
+        "revoked_at",
+    )
+    list_filter = (
+        ("account", AutocompleteSelectFilter),
+        ("revoked_at", admin.EmptyFieldListFilter),
+        ("expires_at", admin.EmptyFieldListFilter),
+    )
+    list_filter_submit = True
     list_select_related = ("account",)
     search_fields = ("name", "prefix", "account__name")
-    exclude = ("key_hash",)
+    fields = list_display
+    readonly_fields = ("shown_scopes",)
     actions = ("revoke",)
 
     @admin.action(description="Revoke", permissions=["revoke"])
@@ -28,7 +44,13 @@ class ApiKeyAdmin(ReadOnlyPage[ApiKey]):
         now = datetime.now(UTC)
         for api_key in api_keys:
             services.revoke_api_key(api_key.pk, now=now)
+            self.log_change(request, api_key, "Revoked.")
         self.message_user(request, "Revoked.", messages.SUCCESS)
+
+    @admin.display(description="scopes")
+    def shown_scopes(self, api_key: ApiKey) -> str:
+        """Return what it may do."""
+        return ", ".join(api_key.scopes)
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
         """Return whether the user's own rights let them change keys."""

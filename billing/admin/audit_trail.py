@@ -19,7 +19,7 @@ from billing.models import AuditTrail
 from billing.models.audit import Audited
 from metering.pages import ReadOnlyPage
 
-SYSTEM = "system"
+SYSTEM, KEYS = "system", "api-keys"
 MOST_PEOPLE = 200
 _MODELS: dict[str, type[Model]] = {
     model._meta.db_table: model  # noqa: SLF001 - Django's public name for it
@@ -64,18 +64,20 @@ class ActorFilter(admin.SimpleListFilter):
     def lookups(
         self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]
     ) -> list[tuple[str, str]]:
-        """Return the staff, and the system."""
+        """Return the staff, customers' keys, and the system."""
         del request, model_admin
         staff = get_user_model().objects.filter(is_staff=True).order_by("username")
         people = [(str(user.pk), user.get_username()) for user in staff[:MOST_PEOPLE]]
-        return [(SYSTEM, SYSTEM), *people]
+        return [(SYSTEM, SYSTEM), (KEYS, "customers' API keys"), *people]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Return the changes of the chosen person."""
         del request
         value = self.value() or ""
         if value == SYSTEM:
-            return queryset.filter(actor=None)
+            return queryset.filter(actor=None, api_key=None)
+        if value == KEYS:
+            return queryset.filter(api_key__isnull=False)
         return queryset.filter(actor=value) if value.isdecimal() else queryset
 
 
@@ -86,7 +88,7 @@ class AuditTrailAdmin(ReadOnlyPage[AuditTrail]):
     list_display = ("when", "who", "what", "operation", "change", "reason", "of_account")
     list_display_links = ("when",)
     list_filter = (TableFilter, "operation", ActorFilter)
-    list_select_related = ("actor", "account")
+    list_select_related = ("actor", "account", "api_key")
     # A row is found by all of its number, an account by its name or by that.
     search_fields = ("actor__username", "reason", "=row_id", "account__name")
     date_hierarchy = "at"
@@ -100,7 +102,9 @@ class AuditTrailAdmin(ReadOnlyPage[AuditTrail]):
 
     @admin.display(ordering="actor__username")
     def who(self, row: AuditTrail) -> str:
-        """Return who was logged in."""
+        """Return who was logged in, or the key that was shown."""
+        if row.api_key_id is not None:
+            return f"API key {row.api_key or row.api_key_id}"
         return row.actor.get_username() if row.actor else SYSTEM
 
     @admin.display(ordering="table_name")

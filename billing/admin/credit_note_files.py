@@ -12,8 +12,8 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from billing import services
+from billing.api.files import file_response
 from billing.models import CreditNote, InvoiceFile
-from billing.views import file_response
 
 _LINK = '<a class="text-primary-600" href="{}">{}</a>'
 

@@ -18,11 +18,11 @@ from django.utils.safestring import SafeString
 from billing import services
 from billing.admin.asking import MISSING
 from billing.admin.explaining import explanation_tables, windows_table
+from billing.api.files import file_response
 from billing.conservation_json import conservation_json
 from billing.conservation_queries import conservation_of
 from billing.explain_queries import NoSuchLineError, explain_line, windows_of
 from billing.models import Invoice, InvoiceFile, InvoiceLine
-from billing.views import file_response
 from metering.life_windows import MOST_WINDOWS
 
 _LINK = '<a class="text-primary-600" href="{}">{}</a>'

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -22,9 +23,11 @@ from billing.admin.asking import (
     ask_for_each,
     button,
     money,
+    money_text,
 )
 from billing.models import Budget, MailMessage
 from billing.models.messages import MOST_PERCENT, state_at
+from billing.services.budgets import state_of
 from metering.pages import Page, ReadOnlyPage
 
 RIGHT = "billing.change_invoice"
@@ -141,11 +144,25 @@ class BudgetForm(CheckedForm[Budget]):
 
     class Meta:
         model = Budget
-        fields = ("account", "name", "amount", "thresholds", "is_active")
-        widgets = {"thresholds": UnfoldAdminTextInputWidget}
+        fields = (
+            "account",
+            "name",
+            "amount",
+            "thresholds",
+            "alert_amounts",
+            "hard_cap",
+            "is_active",
+        )
+        widgets = {
+            "thresholds": UnfoldAdminTextInputWidget,
+            "alert_amounts": UnfoldAdminTextInputWidget,
+        }
         help_texts = {
             "amount": "In the account's currency, for one billing period, fees and tax included.",
             "thresholds": "Percentages of the amount, by comma. Each is told once a period.",
+            "alert_amounts": "Amounts in the account's currency, by comma, that are told of too.",
+            "hard_cap": "When all of it is reached, the platform is asked to stop the account's "
+            "sandboxes. Switched off, or with an amount above the cost, it is lifted.",
         }
 
     def clean_thresholds(self) -> list[int]:
@@ -155,21 +172,57 @@ class BudgetForm(CheckedForm[Budget]):
             raise forms.ValidationError(f"Use percentages from 1 to {MOST_PERCENT}.")
         return sorted(set(thresholds))
 
+    def clean_alert_amounts(self) -> list[Decimal]:
+        """Return the amounts in order, each once."""
+        amounts: list[Decimal] = self.cleaned_data["alert_amounts"]
+        if any(amount <= 0 for amount in amounts):
+            raise forms.ValidationError("Use amounts above 0.")
+        return sorted(set(amounts))
+
 
 @admin.register(Budget)
 class BudgetAdmin(Page[Budget]):
-    """What accounts mean to spend, and when they are told. It stops nothing."""
+    """What accounts mean to spend, when they are told, and whether it is a hard cap."""
 
     form = BudgetForm
     own_amount = money("amount", of="account")
-    list_display = ("name", "account", "own_amount", "shown_thresholds", "is_active", "looked_at")
-    list_filter = ("is_active",)
-    list_select_related = ("account",)
+    list_display = (
+        "name",
+        "account",
+        "own_amount",
+        "used",
+        "shown_thresholds",
+        "hard_cap",
+        "is_active",
+        "looked_at",
+    )
+    list_filter = ("is_active", "hard_cap")
+    list_select_related = ("account", "state")
     search_fields = ("name", "account__name", "account__id")
     autocomplete_fields = ("account",)
-    fieldsets = ((None, {"fields": (("account", "name"), ("amount", "thresholds"), "is_active")}),)
+    fieldsets = (
+        (
+            None,
+            {
+                "fields": (
+                    ("account", "name"),
+                    ("amount", "thresholds"),
+                    "alert_amounts",
+                    ("hard_cap", "is_active"),
+                )
+            },
+        ),
+    )
 
     @admin.display(description="told at")
     def shown_thresholds(self, budget: Budget) -> str:
-        """Return the percentages."""
-        return ", ".join(f"{threshold} %" for threshold in sorted(budget.thresholds))
+        """Return the percentages, then the amounts."""
+        parts = [f"{threshold} %" for threshold in sorted(budget.thresholds)]
+        currency = budget.account.currency
+        return ", ".join(parts + [money_text(amount, currency) for amount in budget.alert_amounts])
+
+    @admin.display(description="cost at the last look")
+    def used(self, budget: Budget) -> str:
+        """Return what the period had cost when it was last looked at."""
+        state = state_of(budget)
+        return money_text(state.cost if state else None, budget.account.currency)

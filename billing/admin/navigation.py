@@ -32,8 +32,17 @@ GROUPS: Mapping[str, Iterable[Entry]] = {
     "Customers": (
         _list_of("Accounts", "domain", "billing.account"),
         _list_of("Subscriptions", "autorenew", "billing.subscription"),
+        _list_of("Members", "groups", "billing.membership"),
+        _list_of("Invitations", "person_add", "billing.invitation"),
         _list_of("API keys", "key", "billing.apikey"),
         _list_of("Budgets", "data_usage", "billing.budget"),
+        _list_of("Hard caps", "front_hand", "billing.budgetcap"),
+        _list_of("Closings", "door_front", "billing.accountclosing"),
+    ),
+    "Customers' webhooks": (
+        _list_of("Endpoints", "outbound", "billing.webhookendpoint"),
+        _list_of("Events", "campaign", "billing.event"),
+        _list_of("Deliveries", "local_shipping", "billing.delivery"),
     ),
     "Invoices": (
         _list_of("Invoices", "receipt_long", "billing.invoice"),

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.forms import ModelForm
 from django.http import HttpRequest
 
 from billing.admin.asking import AsksWhy, CheckedForm, money
 from billing.admin.export_tables import PLANS
 from billing.admin.exporting import Exports
-from billing.models import Plan
+from billing.caching import Kind, forget_of
+from billing.models import Plan, Subscription
 from metering.pages import Page
 
 
@@ -61,3 +63,15 @@ class PlanAdmin(Exports, AsksWhy, Page[Plan]):
         """
         del request
         return ("code", "price_book", "currency") if obj else ()
+
+    def save_model(
+        self,
+        request: HttpRequest,
+        obj: Plan,
+        form: ModelForm[Plan],
+        change: bool,  # noqa: FBT001 - Django passes it so
+    ) -> None:
+        """Save it; whoever is on it is shown its name as it is now."""
+        super().save_model(request, obj, form, change)
+        on_it = Subscription.objects.filter(plan=obj).values_list("account_id", flat=True)
+        forget_of(on_it.distinct().iterator(), Kind.SUBSCRIPTION)

@@ -10,9 +10,11 @@ from billing.services.differences import NotPricedError
 
 _refusals: list[type[Exception]] = [
     services.AccountRefusedError,
+    services.ApiKeyRefusedError,
     services.ClosingRefusedError,
     services.CorrectionRefusedError,
     services.CreditRefusedError,
+    services.MemberRefusedError,
     services.MessageRefusedError,
     services.NotConservedError,
     services.PriceBookRefusedError,
@@ -20,6 +22,7 @@ _refusals: list[type[Exception]] = [
     services.SubscriptionRefusedError,
     services.TopUpRefusedError,
     services.UsageUnpricedError,
+    services.WebhookRefusedError,
     CreditNoteRefusedError,
     NotPricedError,
     TransitionRefusedError,

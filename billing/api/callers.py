@@ -9,8 +9,10 @@ from uuid import UUID
 
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import SessionBase
+from django.db.models import F
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
+from structlog.contextvars import bind_contextvars
 
 from billing.models import ApiKey, Membership
 from billing.services.closing import READABLE_FOR
@@ -50,12 +52,14 @@ def caller_of(request: Request) -> Caller:
 
 
 def key_caller(key: ApiKey) -> Caller:
-    """Return the holder of a valid key."""
+    """Return the holder of a valid key. What is logged says so from now on."""
+    bind_contextvars(account_id=str(key.account_id))
     return Caller(account_id=key.account_id, scopes=frozenset(key.scopes), key=key)
 
 
 def member_caller(membership: Membership, user: User) -> Caller:
-    """Return a member who is signed in. What is closed is read only."""
+    """Return a member who is signed in. What is closed is read only. What is logged says so."""
+    bind_contextvars(account_id=str(membership.account_id), user_id=user.pk)
     scopes = SCOPES_OF_ROLE[membership.role]
     return Caller(
         account_id=membership.account_id,
@@ -68,13 +72,14 @@ def member_caller(membership: Membership, user: User) -> Caller:
 def membership_of(user: User, session: SessionBase) -> Membership | None:
     """Return the membership in the account that the session chose, else in the user's first one.
 
-    An account that was closed too long ago is not among them.
+    Open accounts come first, by name, then closed ones, the last closed before the others. One
+    that was closed too long ago is not among them.
     """
     memberships = list(
         Membership.objects.filter(user=user)
         .exclude(account__closed_at__lte=datetime.now(UTC) - READABLE_FOR)
         .select_related("account")
-        .order_by("account__name", "pk")
+        .order_by(F("account__closed_at").desc(nulls_first=True), "account__name", "pk")
     )
     chosen = session.get(CHOSEN_ACCOUNT)
     of_chosen = [one for one in memberships if str(one.account_id) == chosen]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from drf_spectacular.generators import SchemaGenerator
@@ -10,6 +12,8 @@ from drf_spectacular.generators import SchemaGenerator
 from billing.api.idempotency import HEADER
 from billing.api.problems import CODES, MEDIA_TYPE
 
+EXAMPLES = Path(__file__).with_name("examples")
+"""One file by operation, of what is sent under `request`, and of answers under their status."""
 METHODS = ("get", "post", "put", "patch", "delete")
 WRITING = {"post", "put", "patch"}
 
@@ -78,7 +82,8 @@ def complete(
     """Return the document with problems beside every operation's own answers."""
     del generator, request, public
     result["components"].setdefault("schemas", {})["Problem"] = PROBLEM_SCHEMA
-    for method, operation in _operations(result):
+    for path, method, operation in _operations(result):
+        operation["tags"] = [_subject(path)]
         responses = operation.setdefault("responses", {})
         refusals = _REFUSALS | (_REFUSALS_OF_WRITING if method in WRITING else {})
         for status, says in refusals.items():
@@ -89,13 +94,30 @@ def complete(
                 response["content"] = {
                     MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}
                 }
+        _show_examples(operation)
         if method == "post" and any("apiKey" in one for one in operation.get("security", ())):
             operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
     return result
 
 
-def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in document["paths"].values():
+def _show_examples(operation: dict[str, Any]) -> None:
+    """Add the operation's examples; what its view shows itself stays."""
+    path = EXAMPLES / f"{operation['operationId']}.json"
+    examples = json.loads(path.read_text()) if path.exists() else {}
+    for of, value in examples.items():
+        shown = operation["requestBody"] if of == "request" else operation["responses"][of]
+        for media_type, content in shown["content"].items():
+            if media_type == "application/json":
+                content.setdefault("examples", {"Example": {"value": value}})
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
         for method in METHODS:
-            if method in path:
-                yield method, path[method]
+            if method in item:
+                yield path, method, item[method]
+
+
+def _subject(path: str) -> str:
+    """Return what the path is about, by which pages and clients made from it are ordered."""
+    return path.removeprefix("/api/v1/").split("/", maxsplit=1)[0]

@@ -29,6 +29,39 @@ class Pages(CursorPagination):
         except (NotFound, ValueError, ValidationError, OverflowError):
             raise Problem(HTTPStatus.BAD_REQUEST, "cursor_invalid") from None
 
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        """Return the query parameters as the document shows them."""
+        parameters: list[dict[str, Any]] = super().get_schema_operation_parameters(view)
+        for parameter in parameters:
+            if parameter["name"] == self.page_size_query_param:
+                parameter["schema"] |= {
+                    "minimum": 1,
+                    "maximum": self.max_page_size,
+                    "default": self.page_size,
+                }
+        return parameters
+
+    def decode_cursor(self, request: Request) -> Any:
+        """Return the cursor that is shown. Raises NotFound for one that no page gave."""
+        cursor = super().decode_cursor(request)
+        if cursor is not None and "\x00" in str(cursor.position):
+            # No text in the database has one, and it takes none.
+            raise NotFound
+        return cursor
+
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """Return the schema of a page, with addresses as ours are."""
+        page: dict[str, Any] = super().get_paginated_response_schema(schema)
+        for name in ("next", "previous"):
+            page["properties"][name] = {
+                "type": ["string", "null"],
+                "format": "uri",
+                "description": f"Where the {name} page is; null: nowhere.",
+                # Lists' examples are completed by it.
+                "example": f"https://billing.example.com/api/v1/...?cursor={name}",
+            }
+        return page
+
     def get_ordering(self, request: Request, queryset: Any, view: Any) -> tuple[str, ...]:
         """Return the view's order, whose last column tells every two rows apart."""
         del request, queryset

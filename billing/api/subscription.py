@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from rest_framework.response import Response
 
 from billing.api.problems import Problem, conflict, field_problem
 from billing.api.views import AccountView
+from billing.caching import SUBSCRIPTION_S, Kind, cached
 from billing.facts import period_containing
 from billing.fees import Interval
 from billing.models import Account, Plan
@@ -40,8 +41,20 @@ class SubscriptionDetail(AccountView):
 
     @extend_schema(operation_id="subscription", responses=SubscriptionSerializer)
     def get(self, request: Request) -> Response:
-        """Return the plan in force, with its terms, and the one that takes over next."""
-        return Response(_shown(self.account_id, now=datetime.now(UTC)))
+        """Return the plan in force, with its terms, and the one that takes over next.
+
+        It is kept for up to an hour, and no longer than it holds.
+        """
+        del request
+        account_id, now = self.account_id, datetime.now(UTC)
+        return Response(
+            cached(
+                account_id,
+                Kind.SUBSCRIPTION,
+                lambda shown: min(SUBSCRIPTION_S, _seconds_left(shown, now=now)),
+                lambda: _shown(account_id, now=now),
+            )
+        )
 
     @extend_schema(
         operation_id="subscription_change",
@@ -106,6 +119,18 @@ def _shown(account_id: UUID, *, now: datetime) -> dict[str, Any]:
     period = period_containing(Account.objects.get(pk=account_id), now)
     found = {"current": current, "following": following, "period": period}
     return dict(SubscriptionSerializer(found).data)
+
+
+def _seconds_left(shown: Mapping[str, Any], *, now: datetime) -> int:
+    """Return for how many whole seconds what is shown still holds."""
+    current, following = shown["current"], shown["following"]
+    moments = (
+        shown["period"]["end"],
+        current and current["expires_at"],
+        following and following["started_at"],
+    )
+    until = min(datetime.fromisoformat(moment) for moment in moments if moment)
+    return (until - now) // timedelta(seconds=1)
 
 
 def _interval_of(account_id: UUID, *, now: datetime) -> str:

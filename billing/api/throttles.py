@@ -12,6 +12,7 @@ from rest_framework.throttling import BaseThrottle
 
 from billing.api.callers import Caller
 from billing.caching import CacheUnavailableError, with_cache
+from billing.models import OperatorKey
 
 if TYPE_CHECKING:
     # Views read in their settings how they are throttled, so they cannot be imported first.
@@ -105,6 +106,8 @@ def headers_of(shares: list[Share]) -> dict[str, str]:
 
 def _limits_of(request: Request) -> dict[str, tuple[str, int]]:
     caller, limit = request.auth, settings.API_CALLS_A_MINUTE
+    if isinstance(caller, OperatorKey):
+        return {"operator": (f"operator:{caller.pk}", limit)}
     if not isinstance(caller, Caller):
         return {"address": (f"address:{request.META.get('REMOTE_ADDR', '')}", limit)}
     account = (f"account:{caller.account_id}", ACCOUNT_FACTOR * limit)

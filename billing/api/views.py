@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
 from django.db.models import Model
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from rest_framework import serializers
 from rest_framework.generics import ListAPIView, RetrieveAPIView
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from billing.acting import acting
 from billing.api.callers import Caller, Scope, caller_of
 from billing.api.idempotency import TRANSACTION, idempotent
 from billing.api.pages import Pages
@@ -70,9 +75,18 @@ class AccountView(APIView):
             return set()
         return set(self.query_serializer().fields)  # type: ignore[attr-defined]  # of all of ours
 
+    def dispatch(self, request: HttpRequest, *args: Any, **path: Any) -> HttpResponseBase:
+        """Answer; what the caller changes stands in the audit trail under their key."""
+        with ExitStack() as self._acting:
+            return super().dispatch(request, *args, **path)
+
     def initial(self, request: Request, *args: Any, **path: Any) -> None:
         """Refuse who may not, and parameters that are not read."""
         super().initial(request, *args, **path)
+        key = self.caller.key
+        # A member is known by their session, before any view.
+        if key and request.method not in SAFE_METHODS:
+            self._acting.enter_context(acting(api_key_id=key.pk))
         unknown = set(request.query_params) - self.query_parameters()
         if unknown:
             names = ", ".join(sorted(unknown))[:100]

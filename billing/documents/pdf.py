@@ -17,6 +17,9 @@ from billing.documents.document import InvoiceDocument
 LARGE_CHARACTERS: Final = 50_000
 """A document that is told in more characters than this is forgotten at once."""
 
+FONTS: Final = ("Noto Sans", "Noto Sans CJK", "Noto Color Emoji")
+"""Families, or how their names begin, for names on invoices in any script."""
+
 _FOLDER: Final = Path(__file__).parent
 _TEMPLATE: Final = _FOLDER / "invoice.typ"
 # A compiler takes one document at a time; a second thread would get an error.
@@ -63,6 +66,12 @@ def _compiler() -> typst.Compiler:
     It reads files in the template's folder alone.
     """
     return typst.Compiler(_TEMPLATE, root=_FOLDER, font_paths=typst.Fonts())
+
+
+def fonts_missing() -> list[str]:
+    """Return which of FONTS the machine does not have."""
+    there = set(typst.Fonts(include_embedded_fonts=False).families())
+    return [family for family in FONTS if not any(name.startswith(family) for name in there)]
 
 
 def _forget() -> None:

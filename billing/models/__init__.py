@@ -26,6 +26,7 @@ from billing.models.invoice_lines import (
 from billing.models.invoices import Invoice, InvoiceTransition, NumberSeries
 from billing.models.members import Invitation, Membership
 from billing.models.messages import Budget, MailCursor, MailMessage
+from billing.models.monitoring import FailureCount, InvoicedAmount
 from billing.models.operators import OperatorKey
 from billing.models.outgoing import Delivery, Event, EventType, WebhookEndpoint
 from billing.models.plans import Plan, Subscription
@@ -56,6 +57,7 @@ __all__ = [
     "DiscountRule",
     "Event",
     "EventType",
+    "FailureCount",
     "IdempotentCall",
     "Invitation",
     "Invoice",
@@ -68,6 +70,7 @@ __all__ = [
     "InvoiceLinePart",
     "InvoiceMismatch",
     "InvoiceTransition",
+    "InvoicedAmount",
     "MailCursor",
     "MailMessage",
     "Membership",

@@ -2,7 +2,7 @@
 
 django-pgtrigger keeps a trigger on each of these tables, so that a change is kept however it
 comes: by a form, a service, `QuerySet.update`, COPY or SQL. django-pghistory brings actor and
-reason along.
+reason along: see `billing.acting`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from django.conf import settings
 from django.contrib.auth.models import Group, User
 from django.db import models
 
-from billing.models.accounts import Account
+from billing.models.accounts import Account, ApiKey
 from billing.models.credits import TopUp
 from billing.models.discounts import DiscountRule
 from billing.models.members import Invitation, Membership
 from billing.models.messages import Budget
+from billing.models.outgoing import WebhookEndpoint
 from billing.models.plans import Plan, Subscription
 from billing.models.prices import Price, PriceBook, PriceBookVersion, PriceTier
 
@@ -29,6 +30,18 @@ NOT_AUDITED = {
     "billing_account": ("open_period_start", "open_period_end"),
     # A secret.
     "billing_invitation": ("token_hash",),
+    # A secret, and a sign of life.
+    "billing_apikey": ("key_hash", "last_used_at"),
+    # Secrets, and what sending moves.
+    "billing_webhookendpoint": (
+        "secret_seed",
+        "secret_check",
+        "old_secret_seed",
+        "old_secret_check",
+        "failing_since",
+        "last_took_ms",
+        "claimed_until",
+    ),
     # When a sweep last looked.
     "billing_budget": ("looked_at",),
     # A secret, and a sign of life.
@@ -97,6 +110,7 @@ class StaffGroupPermission(Group.permissions.through):  # type: ignore[name-defi
 
 AUDITED: tuple[type[models.Model], ...] = (
     Account,
+    ApiKey,
     Membership,
     Invitation,
     Plan,
@@ -108,6 +122,7 @@ AUDITED: tuple[type[models.Model], ...] = (
     DiscountRule,
     TopUp,
     Budget,
+    WebhookEndpoint,
     StaffUser,
     StaffGroup,
     StaffUserGroup,
@@ -137,9 +152,19 @@ class AuditColumns(models.Model):
     """What the trail says of a change."""
 
     at = models.DateTimeField()
-    # Who was logged in. Empty: the system, in a task or a command.
+    # Who was logged in, or whose program called. Both empty: the system, in a task or a command.
     actor = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, related_name="+"
+    )
+    # Without a constraint: an account may go before its first invoice, and the trail stays.
+    api_key = models.ForeignKey(
+        ApiKey,
+        on_delete=models.DO_NOTHING,
+        null=True,
+        db_constraint=False,
+        db_index=False,
+        verbose_name="API key",
+        related_name="+",
     )
     reason = models.TextField()
     table_name = models.CharField("table", max_length=63)

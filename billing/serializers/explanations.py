@@ -7,8 +7,11 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from billing.models import Invoice
 from billing.rating import decimal_text
-from billing.serializers.fields import ExactField, MoneyField, PeriodSerializer
+from billing.serializers.credit_notes import CreditNoteOfInvoiceSerializer
+from billing.serializers.fields import AmountField, ExactField, MoneyField, PeriodSerializer
+from billing.serializers.invoices import AppliedDiscountSerializer
 
 INTEGER_TEXT = {"type": "string", "pattern": "^-?[0-9]+$"}
 
@@ -192,6 +195,95 @@ class ExplanationSerializer(serializers.Serializer[Any]):
     credits = CreditPaidSerializer(many=True, read_only=True)
     checks = CheckSerializer(many=True, read_only=True)
     sums = serializers.BooleanField(read_only=True, help_text="Whether every check holds.")
+
+
+class ExplainedLineSerializer(serializers.Serializer[Any]):
+    """A line: exact_cost + rounding = amount. Its sandboxes are in its own explanation."""
+
+    position = serializers.IntegerField(source="line.position", read_only=True)
+    kind = serializers.CharField(source="line.kind", read_only=True)
+    description = serializers.CharField(source="line.description", read_only=True)
+    basis = serializers.CharField(read_only=True, help_text="In words; empty on usage.")
+    meter = serializers.CharField(source="line.meter", read_only=True)
+    charge = serializers.CharField(source="line.charge", read_only=True)
+    period = PeriodSerializer(source="line.period", read_only=True)
+    unit = serializers.CharField(source="line.unit", read_only=True)
+    base_unit = serializers.CharField(source="line.base_unit", read_only=True)
+    unit_size = BaseUnitsField(source="line.unit_size")
+    quantity = BaseUnitsField(source="line.quantity", help_text="In base units.")
+    parts = PartCostSerializer(many=True, read_only=True)
+    exact_cost = RationalField(allow_null=True)
+    rounding = RationalField(allow_null=True)
+    amount = MoneyField()
+    discount = MoneyField(help_text="Its share of the discounts, not taken off amount.")
+    lives = serializers.IntegerField(
+        read_only=True, allow_null=True, help_text="How many starts of sandboxes it rests on."
+    )
+    coverage = ExplainedCoverageSerializer(read_only=True, allow_null=True)
+    checks = CheckSerializer(many=True, read_only=True)
+    sums = serializers.BooleanField(read_only=True, help_text="Whether every check holds.")
+
+
+class TotalsSerializer(serializers.ModelSerializer[Invoice]):
+    """The figures of an invoice, from its fees to what is due."""
+
+    tax_rate = ExactField()
+    subscription_fee = AmountField()
+    usage_fee = AmountField()
+    discounts = AmountField()
+    credits_used = AmountField()
+    adjustments = AmountField()
+    tax = AmountField()
+    credited = AmountField()
+    top_up = AmountField()
+    total_amount = AmountField()
+    prepaid_used = AmountField()
+    amount_due = AmountField()
+
+    class Meta:
+        model = Invoice
+        fields = (
+            "subscription_fee",
+            "usage_fee",
+            "discounts",
+            "credits_used",
+            "adjustments",
+            "tax_rate",
+            "tax_is_inclusive",
+            "tax",
+            "credited",
+            "top_up",
+            "total_amount",
+            "prepaid_used",
+            "amount_due",
+        )
+        read_only_fields = fields
+
+
+class InvoiceExplanationSerializer(serializers.Serializer[Any]):
+    """Where an invoice comes from: its lines, and each sum from there to what is due."""
+
+    invoice = serializers.IntegerField(source="invoice.pk", read_only=True)
+    number = serializers.CharField(source="invoice.number", read_only=True, allow_null=True)
+    kind = serializers.CharField(source="invoice.kind", read_only=True)
+    status = serializers.CharField(source="invoice.status", read_only=True)
+    period = PeriodSerializer(source="invoice.period", read_only=True)
+    currency = serializers.CharField(source="invoice.currency", read_only=True)
+    evidence_is_kept = serializers.BooleanField(
+        source="is_kept",
+        read_only=True,
+        help_text="False, as of a draft: what the lives used is not looked at here.",
+    )
+    lines = ExplainedLineSerializer(many=True, read_only=True, help_text="The first 500.")
+    line_count = serializers.IntegerField(read_only=True)
+    applied_discounts = AppliedDiscountSerializer(source="discounts", many=True, read_only=True)
+    credits = CreditPaidSerializer(many=True, read_only=True)
+    totals = TotalsSerializer(source="invoice", read_only=True)
+    credit_notes = CreditNoteOfInvoiceSerializer(many=True, read_only=True)
+    checks = CheckSerializer(many=True, read_only=True)
+    sums = serializers.BooleanField(
+        read_only=True, help_text="Whether every check holds, and those of every line."
+    )
 
 
 class ExplainQuerySerializer(serializers.Serializer[Any]):

@@ -10,8 +10,8 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from billing.money import Money
-from billing.rating import decimal_text
+from billing.money import MOST_DECIMALS, Money
+from billing.rating import decimal_text, ratio_text
 from metering.meters import UNITS, Meter
 
 DECIMAL_TEXT = {"type": "string", "format": "decimal"}
@@ -62,6 +62,33 @@ class AmountOrNullField(AmountField):
     """An amount column that may be empty."""
 
 
+@extend_schema_field(DECIMAL_TEXT)
+class AccountAmountField(MoneyField):
+    """An amount column of a row in its account's currency, or in that of its budget's account."""
+
+    def get_attribute(self, instance: Any) -> Money:
+        """Return the column's amount."""
+        row = instance if hasattr(instance, "account") else instance.budget
+        return Money(getattr(instance, self.source_attrs[0]), row.account.currency)
+
+
+# What is read: at most 16 digits before the point and four after it, as the columns have.
+@extend_schema_field({"type": "string", "format": "decimal", "pattern": r"^\d{1,16}(\.\d{1,4})?$"})
+class AmountTextField(serializers.DecimalField):
+    """An amount that a call sends as text: a JSON number may have lost its last digit already."""
+
+    default_error_messages = {"not_text": 'Send the amount as text, as in "12.50".'}
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_digits=20, decimal_places=MOST_DECIMALS, **options)
+
+    def to_internal_value(self, data: Any) -> Decimal:
+        """Return the amount. Raises ValidationError."""
+        if not isinstance(data, str):
+            self.fail("not_text")
+        return super().to_internal_value(data)
+
+
 @extend_schema_field(
     {
         "type": "object",
@@ -75,7 +102,7 @@ class UsageField(serializers.Field[Any, Any, dict[str, str], Any]):
     def to_representation(self, value: Mapping[Meter, int]) -> dict[str, str]:
         """Return each used meter's quantity in its shown unit."""
         return {
-            UNITS[meter].shown: decimal_text(UNITS[meter].shown_quantity(quantity))
+            UNITS[meter].shown: ratio_text(quantity, UNITS[meter].size)
             for meter, quantity in value.items()
         }
 
@@ -100,3 +127,10 @@ class PeriodSerializer(serializers.Serializer[Any]):
 
     start = serializers.DateTimeField(read_only=True)
     end = serializers.DateTimeField(read_only=True)
+
+
+class PeriodOfRowSerializer(serializers.Serializer[Any]):
+    """The same of a row with columns for both."""
+
+    start = serializers.DateTimeField(source="period_start", read_only=True)
+    end = serializers.DateTimeField(source="period_end", read_only=True)

@@ -37,6 +37,7 @@ class InvoiceLineSerializer(serializers.ModelSerializer[InvoiceLine]):
     kind = serializers.CharField(
         read_only=True, help_text="fee, unused_fee, fee_discount, true_up or usage"
     )
+    meter = serializers.CharField(read_only=True, help_text="As in usage; empty on fees.")
     charge = serializers.CharField(
         read_only=True,
         help_text="per_unit, graduated, volume, package or percentage; empty on fees",

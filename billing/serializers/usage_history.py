@@ -6,7 +6,6 @@ say the same to the OpenAPI document.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from fractions import Fraction
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from rest_framework import serializers
 
 from billing.api.serializers import StrictSerializer
-from billing.rating import decimal_text
+from billing.rating import decimal_text, exact_sum, ratio_text
 from billing.serializers.coverage import FIRST_YEAR
 from billing.serializers.fields import CostByMeterField, ExactField, PeriodSerializer, UsageField
 from billing.usage_history import Bucket, Granularity, History, Share
@@ -24,6 +23,7 @@ from metering.meters import UNITS, Meter
 METER, SANDBOX, LABEL = "meter", "sandbox", "label"
 MOST_DAYS = {Granularity.HOUR: 31, Granularity.DAY: 366, Granularity.MONTH: 5 * 366}
 MOST_GROUPS, GROUPS = 100, 10
+_SHOWN = tuple((meter, UNITS[meter].shown, UNITS[meter].size) for meter in Meter)
 
 
 class HistoryQuerySerializer(StrictSerializer[Any]):
@@ -134,7 +134,10 @@ class HistorySerializer(serializers.Serializer[History]):
 
 def history_body(history: History, *, granularity: str, group_by: str) -> dict[str, Any]:
     """Return the body that HistorySerializer describes."""
-    costs = [bucket.whole.cost + bucket.without_usage for bucket in history.buckets]
+    costs = [
+        bucket.whole.cost + bucket.without_usage if bucket.without_usage else bucket.whole.cost
+        for bucket in history.buckets
+    ]
     return {
         "period": {"start": _time(history.period.start), "end": _time(history.period.end)},
         "time_zone": history.time_zone,
@@ -142,7 +145,7 @@ def history_body(history: History, *, granularity: str, group_by: str) -> dict[s
         "granularity": granularity,
         "group_by": group_by,
         "group_count": history.group_count,
-        "cost": decimal_text(sum(costs, start=Fraction(0))),
+        "cost": decimal_text(exact_sum(costs)),
         "buckets": [
             _bucket(bucket, cost) for bucket, cost in zip(history.buckets, costs, strict=True)
         ],
@@ -161,19 +164,16 @@ def _bucket(bucket: Bucket, cost: Fraction) -> dict[str, Any]:
 
 
 def _share(share: Share, cost: Fraction) -> dict[str, Any]:
+    usage, costs = share.usage, share.cost_by_meter
     return {
         "usage": {
-            UNITS[meter].shown: decimal_text(UNITS[meter].shown_quantity(share.usage[meter]))
-            for meter in Meter
-            if meter in share.usage
+            shown: ratio_text(usage[meter], size) for meter, shown, size in _SHOWN if meter in usage
         },
-        "cost_by_meter": _texts(share.cost_by_meter),
+        "cost_by_meter": {
+            meter.value: decimal_text(costs[meter]) for meter, _, _ in _SHOWN if meter in costs
+        },
         "cost": decimal_text(cost),
     }
-
-
-def _texts(costs: Mapping[Meter, Fraction]) -> dict[str, str]:
-    return {meter.value: decimal_text(costs[meter]) for meter in Meter if meter in costs}
 
 
 def _time(moment: datetime) -> str:

@@ -1,6 +1,12 @@
 """What a user or the clock can do to money. Other apps call these and nothing below."""
 
 from billing.conservation import NotConservedError
+from billing.services.account_details import (
+    AccountChange,
+    AutomaticTopUp,
+    DetailRefusedError,
+    change_account,
+)
 from billing.services.accounts import (
     AccountClosingError,
     AccountRefusedError,
@@ -24,6 +30,7 @@ from billing.services.api_keys import (
     rotate_api_key,
 )
 from billing.services.billing_run import (
+    count_due,
     draft_due_invoices,
     finalise_due_invoices,
     generate_invoices,
@@ -65,6 +72,7 @@ from billing.services.credits import (
     revoke_credit,
 )
 from billing.services.desk import add_up_desk
+from billing.services.ended_caps import measure_ended_caps
 from billing.services.finalising import InvoiceNotReadyError, UsageUnpricedError
 from billing.services.idempotency import forget_old_calls
 from billing.services.invitations import (
@@ -125,6 +133,7 @@ from billing.services.operator_keys import (
     authenticate_operator_key,
     issue_operator_key,
     revoke_operator_key,
+    rotate_operator_key,
 )
 from billing.services.other_invoices import (
     FeeConflictError,
@@ -136,6 +145,13 @@ from billing.services.other_invoices import (
 from billing.services.outgoing import Happening, emit_event, emit_events
 from billing.services.outgoing_invoices import write_invoice_events
 from billing.services.outgoing_retention import forget_old_events
+from billing.services.own_budgets import (
+    BudgetChange,
+    BudgetRefusedError,
+    change_budget,
+    create_budget,
+    remove_budget,
+)
 from billing.services.plan_preview import (
     PlanChange,
     ProrationLine,
@@ -190,18 +206,23 @@ from billing.services.webhook_endpoints import (
 from billing.services.webhook_sending import send_due_webhooks
 
 __all__ = [
+    "AccountChange",
     "AccountClosingError",
     "AccountRefusedError",
     "Actor",
     "AgreedTerms",
     "ApiKeyRefusedError",
     "Author",
+    "AutomaticTopUp",
     "Because",
+    "BudgetChange",
+    "BudgetRefusedError",
     "BulkRefusedError",
     "ByHand",
     "ClosingRefusedError",
     "CorrectionRefusedError",
     "CreditRefusedError",
+    "DetailRefusedError",
     "EndpointChange",
     "FeeConflictError",
     "Gift",
@@ -255,6 +276,8 @@ __all__ = [
     "authenticate_operator_key",
     "cancel_subscription",
     "cancel_subscription_now",
+    "change_account",
+    "change_budget",
     "change_cycle",
     "change_endpoint",
     "change_plan_at_end",
@@ -263,6 +286,8 @@ __all__ = [
     "choose_plan",
     "close_account",
     "copy_book",
+    "count_due",
+    "create_budget",
     "credit_amount",
     "credit_in_full",
     "credit_lines",
@@ -302,6 +327,7 @@ __all__ = [
     "look_at_caps",
     "mark_paid",
     "mark_payment_failed",
+    "measure_ended_caps",
     "members_of",
     "mirror_invoice",
     "needs_approval",
@@ -322,6 +348,7 @@ __all__ = [
     "rehearse_invoices",
     "reissue_invoice",
     "reject_correction",
+    "remove_budget",
     "remove_endpoint",
     "remove_member",
     "request_due_top_ups",
@@ -333,6 +360,7 @@ __all__ = [
     "revoke_credit",
     "revoke_operator_key",
     "rotate_api_key",
+    "rotate_operator_key",
     "rotate_secret",
     "send_again",
     "send_due_webhooks",

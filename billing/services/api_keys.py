@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,6 +13,9 @@ from billing.models import ApiKey
 from billing.models.accounts import default_scopes
 from billing.services.accounts import lock_account, refuse_closing
 from metering.bearer_keys import find_key, new_key, revoke_keys
+from metering.log_lines import log_committed
+
+logger = logging.getLogger(__name__)
 
 LIVE_START = "sbx_live_"
 TEST_START = "sbx_test_"
@@ -87,6 +91,7 @@ def issue_api_key(
         created_at=now,
         expires_at=expires_at,
     )
+    log_committed(logger, "API key made", api_key_id=row.pk, account_id=account_id)
     return IssuedApiKey(row=row, key=made.key)
 
 
@@ -138,4 +143,5 @@ def authenticate_api_key(key: str, *, now: datetime) -> ApiKey | None:
 
 def revoke_api_key(api_key_id: int, *, now: datetime) -> None:
     """Refuse the key from now on. Safe to repeat: the first time stays."""
-    revoke_keys(ApiKey.objects.filter(pk=api_key_id), now=now)
+    if revoke_keys(ApiKey.objects.filter(pk=api_key_id), now=now):
+        log_committed(logger, "API key revoked", api_key_id=api_key_id)

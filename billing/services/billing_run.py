@@ -16,12 +16,12 @@ from uuid import UUID
 
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import OperationalError, connection, transaction
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from billing.caching import forget_of
 from billing.copying import update_rows
+from billing.due import undrafted
 from billing.facts import AccountPeriod, facts_of
-from billing.history import BILLING_A_PERIOD
 from billing.models import Account, Invoice
 from billing.money import Money
 from billing.services.conserving import SomeFailedError
@@ -66,14 +66,16 @@ def generate_invoices(
     *,
     now: datetime,
     because: Because = BILLING_RUN,
-    batches: int = BATCHES_A_SWEEP,
+    batches: int | None = BATCHES_A_SWEEP,
+    watch: Callable[[int], None] = lambda _: None,
 ) -> RunReport:
     """Draft and finalise what is due in `scope`, as the sweeps do; so many batches of each.
 
-    Safe to repeat, and to be repeated while the report has more.
+    None: until nothing is left. `watch` is told how many more periods were closed. Safe to
+    repeat, and to be repeated while the report has more.
     """
     drafted = _run(partial(_draft_batch, scope, now), batches)
-    finalised = _run(partial(_finalise_batch, scope, now, because=because), batches)
+    finalised = _run(partial(_finalise_batch, scope, now, because=because), batches, watch)
     return RunReport.of([drafted, finalised])
 
 
@@ -99,10 +101,25 @@ def rehearse_invoices(scope: Scope, *, now: datetime, batches: int | None = None
     return report
 
 
-def _run(batch: Callable[[RunReport], bool], batches: int = BATCHES_A_SWEEP) -> RunReport:
+def count_due(scope: Scope, *, now: datetime) -> int:
+    """Return how many periods in `scope` are to be closed now, drafted already or not."""
+    drafts = scope.drafts().filter(finalise_after__lte=now)
+    return _due(scope, now).count() + drafts.count()
+
+
+def _run(
+    batch: Callable[[RunReport], bool],
+    batches: int | None = BATCHES_A_SWEEP,
+    watch: Callable[[int], None] = lambda _: None,
+) -> RunReport:
     """Do batches until nothing is left to claim, or enough is done for one sweep."""
-    report = RunReport()
-    report.has_more = all(batch(report) for _ in range(batches))
+    report = RunReport(has_more=True)
+    done = 0
+    while report.has_more and done != batches:
+        closed = report.closed
+        report.has_more = batch(report)
+        watch(report.closed - closed)
+        done += 1
     return report
 
 
@@ -193,12 +210,7 @@ def _is_of_an_account(error: Exception) -> bool:
 
 
 def _due(scope: Scope, now: datetime) -> QuerySet[Account]:
-    drafted = Invoice.objects.filter(
-        account=OuterRef("pk"),
-        kind__in=BILLING_A_PERIOD,
-        period_start=OuterRef("open_period_start"),
-    ).exclude(status=Invoice.Status.VOID)
-    return scope.accounts().filter(~Exists(drafted), open_period_end__lte=now)
+    return undrafted(scope.accounts(), now=now)
 
 
 def _claim_accounts(scope: Scope, report: RunReport, now: datetime) -> list[Account]:

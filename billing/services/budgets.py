@@ -10,7 +10,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from django.db import transaction
@@ -18,11 +18,11 @@ from django.db.models import Exists, F, OuterRef, Q
 
 import metering.queries
 from billing.facts import AccountPeriod, facts_of, schedules_of
-from billing.models import Account, Budget, BudgetState
+from billing.models import Account, Budget, BudgetState, CreditEntry
 from billing.money import MOST_DECIMALS
 from billing.queries import one_snapshot
 from billing.services.budget_thresholds import Spent, tell_thresholds
-from billing.services.caps import OPEN, enforce_caps
+from billing.services.caps import OPEN, enforce_caps, is_reached, looked_at_since
 from billing.statement import state_period
 from billing.totals import NegativeTotalError
 
@@ -59,15 +59,20 @@ def tell_reached_budgets(now: datetime) -> bool:
 def look_at_caps(now: datetime, *, but: Collection[int] = ()) -> list[int]:
     """Look at some budgets that cap, or were never looked at; return which, none when all are.
 
-    Only those with something new: a reading, or another period. `but` are those that this
-    sweep has looked at. Safe to repeat.
+    Only those with something new: a reading, another period, a budget that was changed across
+    its cost, or credit for an account that is capped. `but` are those that this sweep has looked
+    at. Safe to repeat.
     """
     caps = Exists(OPEN.filter(budget=OuterRef("pk")))
+    credited = CreditEntry.objects.filter(
+        grant__account=OuterRef("account"), recorded_at__gt=OuterRef("state__looked_at")
+    )
     watched = (
         Budget.objects.filter(
             Q(is_active=True, hard_cap=True) | caps | Q(state=None, is_active=True)
         )
         .exclude(pk__in=but)
+        .annotate(is_capped=caps, is_credited=caps & Exists(credited))
         .select_related("account", "state")
         .order_by(F("state__looked_at").asc(nulls_first=True), "pk")[:CAPS_A_SWEEP]
     )
@@ -78,9 +83,12 @@ def look_at_caps(now: datetime, *, but: Collection[int] = ()) -> list[int]:
     return [budget.pk for budget in due[:BUDGETS_AT_ONCE]]
 
 
-def _has_news(budget: Budget, newest: Mapping[UUID, datetime], *, now: datetime) -> bool:
+def _has_news(budget: Any, newest: Mapping[UUID, datetime], *, now: datetime) -> bool:
     state = state_of(budget)
-    if state is None or state.period_end <= now:
+    if state is None or state.period_end <= now or budget.is_credited:
+        return True
+    # What is stopped is not read: changing the budget alone has to be enough.
+    if budget.is_capped != is_reached(budget, state.cost):
         return True
     return (read_at := newest.get(budget.account_id)) is not None and state.read_at != read_at
 
@@ -101,7 +109,7 @@ def _look_at(budgets: Sequence[Budget], *, now: datetime) -> None:
         budget.pk: _state(budget, spent[budget.account_id], newest.get(budget.account_id), now=now)
         for budget in known
     }
-    _keep(states.values())
+    _keep(states.values(), now=now)
     tell_thresholds(known, spent, now=now)
     enforce_caps(known, spent, {pk: state.burn_rate for pk, state in states.items()}, now=now)
 
@@ -166,7 +174,8 @@ def _rate(growth: Decimal, span: timedelta) -> Decimal:
     return round(growth * hour / micros, MOST_DECIMALS)
 
 
-def _keep(states: Iterable[BudgetState]) -> None:
+def _keep(states: Iterable[BudgetState], *, now: datetime) -> None:
+    """Keep the states of budgets that are there still and that nobody has looked at since `now`."""
     rows = sorted(states, key=lambda state: state.pk)
     changing = [field.name for field in BudgetState._meta.fields if not field.primary_key]  # noqa: SLF001 - Django's documented way
     with transaction.atomic():
@@ -177,6 +186,8 @@ def _keep(states: Iterable[BudgetState]) -> None:
             .order_by("pk")
             .values_list("pk", flat=True)
         )
+        # Asked once they are locked: whoever looked later may have waited less for it.
+        left -= looked_at_since(left, now)
         BudgetState.objects.bulk_create(
             [row for row in rows if row.pk in left],
             update_conflicts=True,

@@ -5,7 +5,8 @@ Nothing here asks the platform. Payments sees the mark, and asks: see `payments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -14,10 +15,10 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
-from django.db import transaction
+from django.db import OperationalError, connection, transaction
 
 from billing.letters import Content, moment_text, period_text
-from billing.models import Account, Budget, BudgetCap, EventType, MailMessage
+from billing.models import Account, Budget, BudgetCap, BudgetState, EventType, MailMessage
 from billing.money import MOST_DECIMALS, Money
 from billing.services.accounts import lock_account
 from billing.services.budget_thresholds import Spent
@@ -41,6 +42,8 @@ _WORDS: Final[Mapping[str, str]] = {
     Ending.COST_FELL: "The cost fell below it",
     Ending.PERIOD_ENDED: "A new billing period began",
 }
+
+logger = logging.getLogger(__name__)
 
 
 def enforcement_time() -> timedelta:
@@ -70,8 +73,22 @@ def enforce_caps(
     ids = [budget.pk for budget in budgets]
     open_caps = set(OPEN.filter(budget__in=ids).values_list("budget_id", flat=True))
     for budget in budgets:
-        if budget.pk in open_caps or _is_reached(budget, spent[budget.account_id]):
-            _enforce(budget, spent[budget.account_id], burn_rates[budget.pk], now=now)
+        if budget.pk in open_caps or is_reached(budget, spent[budget.account_id].total.amount):
+            try:
+                _enforce(budget, spent[budget.account_id], burn_rates[budget.pk], now=now)
+            except OperationalError:
+                # A held lock says nothing about the others; the next look tries again.
+                if not connection.is_usable():
+                    raise
+                logger.warning(
+                    "account is busy", exc_info=True, extra={"account_id": budget.account_id}
+                )
+
+
+def looked_at_since(budget_ids: Iterable[int], now: datetime) -> set[int]:
+    """Return those of the budgets that somebody has looked at later than `now`."""
+    later = BudgetState.objects.filter(budget__in=budget_ids, looked_at__gt=now)
+    return set(later.values_list("budget_id", flat=True))
 
 
 def lift_cap(budget: Budget, ending: BudgetCap.Ending, *, now: datetime) -> None:
@@ -83,8 +100,9 @@ def lift_cap(budget: Budget, ending: BudgetCap.Ending, *, now: datetime) -> None
         _lift(budget.account, cap, ending, now=now)
 
 
-def _is_reached(budget: Budget, so_far: Spent) -> bool:
-    return budget.is_active and budget.hard_cap and so_far.total.amount >= budget.amount
+def is_reached(budget: Budget, cost: Decimal) -> bool:
+    """Return whether a period that costs so much is to be capped by the budget."""
+    return budget.is_active and budget.hard_cap and cost >= budget.amount
 
 
 def _enforce(budget: Budget, so_far: Spent, burn_rate: Decimal, *, now: datetime) -> None:
@@ -93,10 +111,11 @@ def _enforce(budget: Budget, so_far: Spent, burn_rate: Decimal, *, now: datetime
         # As it is now: it may have been changed, or taken away, since it was looked at.
         current = Budget.objects.filter(pk=budget.pk).first()
         cap = OPEN.filter(budget=budget.pk).first()
-        if current is None:
+        # What somebody saw later counts: this cost may be of before a credit, or a period ago.
+        if current is None or looked_at_since([current.pk], now):
             return
         if cap is None:
-            if _is_reached(current, so_far):
+            if is_reached(current, so_far.total.amount):
                 _cap(account, current, so_far, burn_rate, now=now)
         elif cap.period_start != so_far.period.start:
             _lift(account, cap, Ending.PERIOD_ENDED, now=now)
@@ -110,7 +129,7 @@ def _enforce(budget: Budget, so_far: Spent, burn_rate: Decimal, *, now: datetime
 def _ending(cap: BudgetCap, budget: Budget, so_far: Spent) -> BudgetCap.Ending | None:
     if not (budget.is_active and budget.hard_cap):
         return Ending.REMOVED
-    if _is_reached(budget, so_far):
+    if is_reached(budget, so_far.total.amount):
         return None
     return Ending.RAISED if budget.amount > cap.amount else Ending.COST_FELL
 

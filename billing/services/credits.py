@@ -5,6 +5,7 @@ Every function that is given an account expects its row to be locked by the call
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -34,7 +35,10 @@ from billing.models import (
 from billing.money import Money
 from billing.own_facts import annotated
 from billing.services.accounts import lock_account
+from metering.log_lines import log_committed
 from metering.period import Period
+
+logger = logging.getLogger(__name__)
 
 
 class CreditRefusedError(ValueError):
@@ -97,6 +101,7 @@ def grant_credit(
             )
             by = ByHand(user_id=granted_by_id)
             append_entry(grant, CreditEntry.Kind.GRANT, amount, now=now, by=by)
+            _log("credit granted", grant, amount, by)
         elif (grant.kind, _granted(grant)) != (gift.kind, amount.amount):
             raise CreditRefusedError(
                 f"reference {gift.reference!r} is {grant.kind} credit of {_granted(grant)} already."
@@ -113,6 +118,7 @@ def revoke_credit(grant_id: int, *, by: ByHand, now: datetime) -> None:
         grant = CreditGrant.objects.get(pk=grant_id)
         left = balance_of_grant(grant, account.currency)
         append_entry(grant, CreditEntry.Kind.REVOKE, -left, now=now, by=by)
+        _log("credit revoked", grant, left, by)
 
 
 def grant_monthly_credits(account_id: UUID, *, now: datetime) -> None:
@@ -333,6 +339,19 @@ def _balances(grant_ids: Iterable[int]) -> dict[tuple[UUID, int], Decimal]:
 def _granted(grant: CreditGrant) -> Decimal:
     amounts = grant.entries.filter(kind__in=[CreditEntry.Kind.GRANT, CreditEntry.Kind.REVOKE])
     return amounts.aggregate(granted=Sum("amount"))["granted"] or Decimal(0)
+
+
+def _log(event: str, grant: CreditGrant, amount: Money, by: ByHand) -> None:
+    log_committed(
+        logger,
+        event,
+        grant_id=grant.pk,
+        account_id=grant.account_id,
+        kind=grant.kind,
+        amount=amount.text,
+        currency=amount.currency,
+        user_id=by.user_id,
+    )
 
 
 def append_entry(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -22,14 +23,18 @@ from billing.models.invoices import Series
 from billing.parties import as_json, buyer_of, seller_party
 from billing.periods import Cycle
 from billing.services.conserving import Issue, LineEvidence, refuse_unconserved_issues
+from billing.services.counting import count_amounts
 from billing.services.credit_moves import move_credits_of_late_usage
 from billing.services.credits import Gift, grant_credit, use_credits
 from billing.services.lifecycle import Because
 from billing.services.numbering import take_numbers
 from billing.services.statements import FIGURES, replace_statements
 from billing.usage_evidence import Evidence
+from metering.log_lines import log_committed
 from metering.meters import Meter
 from metering.period import WINDOW
+
+logger = logging.getLogger(__name__)
 
 # What an evidence row keeps: the field of LifeEvidence, and its column.
 _EVIDENCE = {
@@ -178,5 +183,17 @@ def make_final(
                 )
             )
             invoice.status = status
-    update_rows([invoice for invoice, _ in numbered], [*FIGURES, *_PRINTED, *_FINAL])
+    final = [invoice for invoice, _ in numbered]
+    update_rows(final, [*FIGURES, *_PRINTED, *_FINAL])
     copy_in(transitions)
+    count_amounts(final)
+    for invoice in final:
+        log_committed(
+            logger,
+            "invoice finalised",
+            invoice_id=invoice.pk,
+            number=invoice.number,
+            account_id=invoice.account_id,
+            amount_due=f"{invoice.amount_due:.2f}",
+            currency=invoice.currency,
+        )

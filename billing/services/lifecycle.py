@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from billing.lifecycle import InvoiceStatus, TransitionRefusedError, refuse_tran
 from billing.models import Account, Correction, Invoice, InvoiceTransition
 from billing.services.accounts import lock_account
 from billing.services.credit_moves import refund_credits
+from metering.log_lines import log_committed
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,15 @@ def record_transition(
         at=now,
     )
     invoice.status, invoice.paid_at = to, paid_at
+    log_committed(
+        logger,
+        f"invoice is {to}",
+        invoice_id=invoice.pk,
+        number=invoice.number,
+        account_id=invoice.account_id,
+        was=current.value,
+        user_id=because.user_id,
+    )
 
 
 def _move_to(status: InvoiceStatus, invoice_id: int, *, because: Because, now: datetime) -> Invoice:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import IntegrityError, transaction
 
 from billing.models import OperatorKey
-from metering.bearer_keys import find_key, new_key, revoke_keys
+from metering.bearer_keys import check_overlap, find_key, new_key, revoke_keys
+from metering.log_lines import log_committed
+
+logger = logging.getLogger(__name__)
 
 OPERATOR_KEY_START = "sbx_op_"
 LONGEST_NAME = 100
@@ -44,7 +48,26 @@ def issue_operator_key(*, name: str, now: datetime) -> IssuedOperatorKey:
         raise OperatorKeyRefusedError(
             f"A key named {name} is in use. Revoke it first, or take another name."
         ) from None
+    log_committed(logger, "operator key made", operator_key_id=row.pk, operator=name)
     return IssuedOperatorKey(row=row, key=made.key)
+
+
+@transaction.atomic
+def rotate_operator_key(name: str, *, overlap: timedelta, now: datetime) -> IssuedOperatorKey:
+    """Make another key of that name, and refuse the one there is after `overlap`.
+
+    Each call makes another. Raises OperatorKeyRefusedError.
+    """
+    try:
+        check_overlap(overlap)
+    except ValueError as error:
+        raise OperatorKeyRefusedError(str(error)) from None
+    old = OperatorKey.objects.select_for_update().filter(name=name, revoked_at__isnull=True).first()
+    if old is None:
+        raise OperatorKeyRefusedError(f"There is no operator key named {name} that works.")
+    # First, since a name is in use once.
+    OperatorKey.objects.filter(pk=old.pk).update(revoked_at=now + overlap)
+    return issue_operator_key(name=name, now=now)
 
 
 def authenticate_operator_key(key: str, *, now: datetime) -> OperatorKey | None:
@@ -60,4 +83,5 @@ def revoke_operator_key(name: str, *, now: datetime) -> None:
     keys = OperatorKey.objects.filter(name=name)
     if not keys.exists():
         raise OperatorKeyRefusedError(f"There is no operator key named {name}.")
-    revoke_keys(keys, now=now)
+    if revoke_keys(keys, now=now):
+        log_committed(logger, "operator key revoked", operator=name)

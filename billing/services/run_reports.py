@@ -41,14 +41,18 @@ class Scope:
 
     def drafts(self) -> QuerySet[Invoice]:
         """Return the drafts in the scope of accounts that are not parked."""
-        drafts = Invoice.objects.filter(account__parked_reason="", status=Invoice.Status.DRAFT)
+        return self.invoices(Invoice.Status.DRAFT).filter(account__parked_reason="")
+
+    def invoices(self, status: str) -> QuerySet[Invoice]:
+        """Return the invoices in the scope that have this status."""
+        invoices = Invoice.objects.filter(status=status)
         if self.account_ids:
-            drafts = drafts.filter(account__in=self.account_ids)
+            invoices = invoices.filter(account__in=self.account_ids)
         if self.month:
-            drafts = drafts.alias(
+            invoices = invoices.alias(
                 month=_local_month(F("account__time_zone"), F("period_start"))
             ).filter(month=self.month)
-        return drafts
+        return invoices
 
 
 EVERYTHING = Scope()

@@ -10,8 +10,9 @@ from uuid import UUID
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import OperationalError, connection, transaction
 
-from billing.models import Invoice
+from billing.models import FailureCount, Invoice
 from billing.services.accounts import park_account
+from billing.services.counting import count_failure
 from billing.services.finalising import InvoiceNotReadyError
 from billing.services.invoices import PeriodNotOpenError
 from billing.services.run_reports import RunReport
@@ -57,6 +58,8 @@ def park(
     """Leave the account to a person, with the reason in its row, the report and the log."""
     logger.error("account is parked", exc_info=error, extra={"account_id": account_id})
     reason = f"{type(error).__name__}: {error}"
-    park_account(account_id, reason=reason, now=now)
+    with transaction.atomic():
+        park_account(account_id, reason=reason, now=now)
+        count_failure(FailureCount.Failed.INVOICE)
     if report:
         report.add_parked(account_id, reason)

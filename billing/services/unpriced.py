@@ -9,8 +9,9 @@ from uuid import UUID
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import OperationalError, connection, transaction
 
+from billing.account_terms import period_containing
 from billing.models import Account
-from billing.own_facts import own_facts, period_containing
+from billing.own_facts import own_facts
 from billing.rating import rate_usage
 from billing.services.accounts import lock_account
 from billing.services.statements import note_unpriced

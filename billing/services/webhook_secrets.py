@@ -53,11 +53,23 @@ def keys_of(endpoint: WebhookEndpoint, *, now: datetime) -> list[bytes]:
     return keys
 
 
+def made_by(endpoint: WebhookEndpoint) -> int:
+    """Return by which secret an endpoint's newest was made: 0 SECRET_KEY, 1 the first fallback.
+
+    Raises SecretLostError.
+    """
+    return _found(endpoint.secret_seed, endpoint.secret_check)[0]
+
+
 def _find(seed: str, check: str) -> bytes:
-    for secret_key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
+    return _found(seed, check)[1]
+
+
+def _found(seed: str, check: str) -> tuple[int, bytes]:
+    for number, secret_key in enumerate((settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)):
         key = _key(seed, secret_key)
         if hmac.compare_digest(_check(key), check):
-            return key
+            return number, key
     raise SecretLostError("SECRET_KEY was changed since. Rotate the endpoint's secret.")
 
 

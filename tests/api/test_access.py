@@ -18,7 +18,8 @@ from django.test import Client
 from billing import services
 from billing.api.callers import Scope
 from billing.explain_queries import explain_line
-from billing.models import Account, Invoice, Membership
+from billing.models import Account, Invoice, Membership, WebhookEndpoint
+from metering.models import Host
 from payments.models import Customer, PaymentMethod
 from tests.api.calling import ALL_SCOPES, Api
 from tests.billing.test_explain import tiered_invoice
@@ -40,26 +41,54 @@ class Row:
     scope: str
     status: int
     query: str = ""
+    # What another tenant gets of their own, where that is another status.
+    elsewhere: int = 0
 
 
 ROWS: Mapping[str, Row] = {
+    "GET account": Row(READ, 200),
+    "PATCH account": Row(ADMIN, 200),
+    # An invoice is not paid; of another tenant there is none.
+    "POST account/close": Row(ADMIN, 409, elsewhere=202),
     "GET api-keys": Row(ADMIN, 200),
     "POST api-keys": Row(ADMIN, 400),
     "DELETE api-keys/{id}": Row(ADMIN, 204),
     "POST api-keys/{id}/rotate": Row(ADMIN, 201),
+    "GET budgets": Row(READ, 200),
+    "POST budgets": Row(WRITE, 400),
+    "GET budgets/{id}": Row(READ, 200),
+    "PATCH budgets/{id}": Row(WRITE, 200),
+    "DELETE budgets/{id}": Row(WRITE, 204),
     "GET credit-notes": Row(READ, 200),
     "GET credit-notes/{id}/download": Row(READ, 200, "format=json"),
+    "GET credits": Row(READ, 200),
+    "GET credits/entries": Row(READ, 200),
+    "GET events": Row(READ, 200),
+    "GET events/{id}": Row(READ, 200),
+    "POST events/{id}/redeliver": Row(ADMIN, 202),
     "GET invoices": Row(READ, 200),
     "GET invoices/{id}": Row(READ, 200),
     "GET invoices/{id}/download": Row(READ, 200, "format=json"),
+    "GET invoices/{id}/explain": Row(READ, 200),
+    "GET invoices/{id}/lines": Row(READ, 200),
     "GET invoices/{id}/lines/{line}/explain": Row(READ, 200),
     "GET invoices/{id}/lines/{line}/lives/{life}": Row(READ, 200),
     "GET invoices/{id}/payment": Row(READ, 200),
+    "GET members": Row(READ, 200),
+    "GET members/invitations": Row(READ, 200),
+    "POST members/invitations": Row(ADMIN, 400),
+    "DELETE members/invitations/{invitation}": Row(ADMIN, 204),
+    "PATCH members/{id}": Row(ADMIN, 200),
+    "DELETE members/{id}": Row(ADMIN, 204),
     "GET payment-methods": Row(READ, 200),
     # Stripe is not set up in these tests, and what is asked for is read before it is missed.
     "POST payment-methods": Row(WRITE, 503),
     "DELETE payment-methods/{id}": Row(WRITE, 503),
     "POST payment-methods/{id}/default": Row(WRITE, 503),
+    "GET sandboxes": Row(READ, 200),
+    "GET sandboxes/{sandbox_id}": Row(READ, 200),
+    "POST sandboxes/{sandbox_id}/collect": Row(METERING, 200),
+    "GET sandboxes/{sandbox_id}/usage": Row(READ, 200),
     "GET standing": Row(READ, 200),
     "GET subscription": Row(READ, 200),
     "POST subscription": Row(WRITE, 400),
@@ -72,6 +101,14 @@ ROWS: Mapping[str, Row] = {
         READ, 200, "start_date=2026-05-01&end_date=2026-06-01&granularity=day"
     ),
     "GET usage/summary/{period}": Row(READ, 200),
+    "GET webhook-endpoints": Row(ADMIN, 200),
+    "POST webhook-endpoints": Row(ADMIN, 400),
+    "GET webhook-endpoints/{id}": Row(ADMIN, 200),
+    "PATCH webhook-endpoints/{id}": Row(ADMIN, 200),
+    "DELETE webhook-endpoints/{id}": Row(ADMIN, 204),
+    "GET webhook-endpoints/{id}/deliveries": Row(ADMIN, 200),
+    "POST webhook-endpoints/{id}/ping": Row(ADMIN, 202),
+    "POST webhook-endpoints/{id}/rotate": Row(ADMIN, 201),
 }
 # Behind keys of other kinds, or none: tested where they are made.
 NOT_OF_AN_ACCOUNT = {
@@ -82,7 +119,7 @@ NOT_OF_AN_ACCOUNT = {
 PREFIX = "/api/v1/"
 
 # Of a path; what they name belongs to nobody.
-NAMES_NOTHING: dict[str, object] = {"period": "current"}
+NAMES_NOTHING: dict[str, Any] = {"period": "current"}
 
 
 def operations() -> set[str]:
@@ -110,6 +147,8 @@ class Tenant:
         self.account: Account = self.invoice.account
         explained = life_of(self.invoice.pk)
         note = credit_note_of(self.invoice)
+        # There is no engine behind the host of its sandbox to be asked.
+        Host.objects.update(is_active=False)
         Customer.objects.create(account=self.account, provider_id="cus_1", standing_since=NOON)
         card = PaymentMethod.objects.create(
             account=self.account,
@@ -123,16 +162,58 @@ class Tenant:
         )
         # Nobody rotates a key that may do more than theirs.
         key = services.issue_api_key(self.account.pk, name="its own", scopes=[ADMIN], now=NOON)
-        self.names: dict[str, dict[str, object]] = {
+        self.made = 0
+        self.names: dict[str, dict[str, Any]] = {
             "api-keys": {"id": key.row.pk},
+            "budgets": {"id": self.budget},
+            "events": {"id": self.event},
+            "members": {"id": self.member, "invitation": self.invitation},
+            "webhook-endpoints": {"id": self.endpoint},
             "invoices": {"id": self.invoice.pk, "line": 2, "life": explained},
             "credit-notes": {"id": note},
             "payment-methods": {"id": card.pk},
+            "sandboxes": {"sandbox_id": "sbx-1"},
             "usage": NAMES_NOTHING,
         }
 
     def path(self, template: str) -> str:
-        return template.format(**self.names.get(template.split("/", maxsplit=1)[0], {}))
+        return template.format(**self.names_of(template))
+
+    def names_of(self, template: str) -> dict[str, object]:
+        """Return what the path's parameters name; what a call takes away is made for each."""
+        names = self.names.get(template.split("/", maxsplit=1)[0], {})
+        return {name: value() if callable(value) else value for name, value in names.items()}
+
+    def budget(self) -> int:
+        self.made += 1
+        terms = services.BudgetChange(name=f"Budget {self.made}", amount=Decimal(5))
+        return services.create_budget(self.account.pk, terms).pk
+
+    def member(self) -> int:
+        self.made += 1
+        user = User.objects.create_user(f"member {self.made}")
+        return Membership.objects.create(
+            user=user, account=self.account, role=Membership.Role.VIEWER
+        ).pk
+
+    def invitation(self) -> str:
+        self.made += 1
+        by = services.Actor(Membership.Role.OWNER)
+        email = f"{self.made}@example.com"
+        role = Membership.Role.VIEWER
+        return str(services.invite(self.account.pk, email=email, role=role, by=by, now=NOON).pk)
+
+    def endpoint(self) -> str:
+        return str(self._endpoint().pk)
+
+    def event(self) -> str:
+        return str(services.ping_endpoint(self._endpoint().pk, now=NOON).pk)
+
+    def _endpoint(self) -> WebhookEndpoint:
+        # None lasts, for there may be so many.
+        for old in self.account.webhook_endpoints.filter(removed_at=None):
+            services.remove_endpoint(old.pk, now=NOON)
+        return services.add_endpoint(self.account.pk, url="https://8.8.8.8/", now=NOON).row
 
 
 def life_of(invoice_id: int) -> int:
@@ -214,7 +295,8 @@ def test_another_tenant_finds_nothing_of_it(tenant: Tenant, operation: str) -> N
     names_something = "{" in operation and not operation.endswith("{period}")
     for api in ask_as:
         answer = ask(api, tenant, operation)
-        assert answer.status_code == (404 if names_something else ROWS[operation].status)
+        row = ROWS[operation]
+        assert answer.status_code == (404 if names_something else row.elsewhere or row.status)
         said = answer.content.decode(errors="replace")
         assert str(tenant.account.pk) not in said
         assert tenant.invoice.number not in said

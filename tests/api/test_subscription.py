@@ -5,13 +5,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.contrib import admin
+from django.test import RequestFactory
 from pytest_django import DjangoAssertNumQueries
 
 from billing import services
 from billing.fees import Interval
-from billing.models import Account, Event, Membership, Subscription
+from billing.models import Account, Event, Membership, Plan, Subscription
 from tests.api.calling import Api
-from tests.billing.usage import NOON, open_account
+from tests.billing.usage import MAY, NOON, open_account
 
 pytestmark = pytest.mark.django_db
 
@@ -101,3 +103,61 @@ def test_an_account_that_closes_takes_no_plan() -> None:
         "subscription", {"plan": "professional"}
     )
     assert (answer.status_code, answer.json()["code"]) == (409, "account_closed")
+
+
+CHANGES: dict[str, Callable[[Account], Any]] = {
+    "chosen": lambda one: services.choose_plan(
+        one.pk, plan_code="team", interval=Interval.MONTHLY, now=NOON
+    ),
+    "cancelled": lambda one: services.cancel_subscription(one.pk, now=NOON),
+    "cancelled at once": lambda one: services.cancel_subscription_now(one.pk, now=NOON),
+    "closing": lambda one: services.close_account(one.pk, now=NOON),
+    "another time zone": lambda one: services.change_cycle(
+        one.pk, time_zone="Asia/Tokyo", now=NOON
+    ),
+    "renamed": lambda one: rename_plan(one.subscriptions.get().plan),
+}
+
+
+def rename_plan(plan: Plan) -> None:
+    plan.name = "Another"
+    page: Any = admin.site.get_model_admin(Plan)
+    page.save_model(RequestFactory().post("/"), plan, page.form(instance=plan), change=True)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_kept_is_forgotten_by_every_change(
+    change: str, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    account = open_account(plan_code="professional")
+    api = Api.by_key(account.pk)
+    before = api.get("subscription").json()
+    # Only whose key it is.
+    with django_assert_num_queries(1):
+        assert api.get("subscription").json() == before
+    CHANGES[change](account)
+    after = api.get("subscription").json()
+    assert after == api.get("subscription").json()
+    # A migration made it, for every test.
+    Plan.objects.filter(code="professional").update(name="Professional")
+    assert (after == before) == (change == "another time zone")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_kept_does_not_outlive_what_it_says(
+    monkeypatch: pytest.MonkeyPatch, set_clock: Callable[[datetime], None]
+) -> None:
+    api = Api.by_key(open_account(plan_code="team").pk)
+    kept: list[int] = []
+
+    def keep(_account: object, _kind: object, seconds: Callable[[Any], int], make: Any) -> Any:
+        made = make()
+        kept.append(seconds(made))
+        return made
+
+    monkeypatch.setattr("billing.api.subscription.cached", keep)
+    api.get("subscription")
+    set_clock(MAY.end - timedelta(seconds=7, milliseconds=500))
+    api.get("subscription")
+    assert kept == [3600, 7]

@@ -29,8 +29,8 @@ from tests.billing.usage import (
 
 pytestmark = pytest.mark.django_db
 
-QUERIES_OF_AN_INVOICE = 6
-"""The key, the invoice, its lines, their parts, its discounts, its credit notes."""
+QUERIES_OF_AN_INVOICE = 9
+"""The key, its state; in one snapshot: itself, lines, parts, discounts and credit notes."""
 HALF_OF_MAY = datetime(2026, 5, 16, 12, tzinfo=UTC)
 
 

@@ -11,7 +11,15 @@ from django.db import DatabaseError, connection, transaction
 
 from billing import services
 from billing.credits import CreditKind
-from billing.models import AuditEntry, AuditTrail, DiscountRule, Plan, Price, PriceTier
+from billing.models import (
+    AuditEntry,
+    AuditTrail,
+    DiscountRule,
+    Plan,
+    Price,
+    PriceTier,
+    WebhookEndpoint,
+)
 from tests.billing.usage import NOON, open_account
 
 pytestmark = pytest.mark.django_db
@@ -153,3 +161,25 @@ def test_the_trail_shows_what_people_did_to_credit_and_to_invoices_as_their_hist
     assert (shown.actor, shown.reason, shown.row_id) == (ada, "Outage", str(grant.pk))
     assert shown.after == {"grant": 5, "kind": "promotional"}
     assert shown.account == account
+
+
+def test_a_key_or_an_endpoint_is_kept_without_its_secrets_and_signs_of_life() -> None:
+    account = open_account()
+    issued = services.issue_api_key(account.pk, name="Books", now=NOON)
+    kept = last_entry()
+    assert (kept.table_name, kept.operation) == ("billing_apikey", "insert")
+    assert (kept.after or {})["name"] == "Books"
+    assert issued.row.key_hash not in str(kept.after)
+    row = services.add_endpoint(account.pk, url="https://8.8.8.8/", now=NOON).row
+    kept = last_entry()
+    assert (kept.table_name, kept.row_id) == ("billing_webhookendpoint", str(row.pk))
+    assert row.secret_seed not in str(kept.after)
+    assert row.secret_check not in str(kept.after)
+    count = AuditEntry.objects.count()
+    services.authenticate_api_key(issued.key, now=NOON)
+    WebhookEndpoint.objects.update(claimed_until=NOON, failing_since=NOON, last_took_ms=7)
+    assert AuditEntry.objects.count() == count
+    services.revoke_api_key(issued.row.pk, now=NOON)
+    services.rotate_secret(row.pk, now=NOON)
+    assert set(last_entry().after or {}) == {"old_secret_until"}
+    assert AuditEntry.objects.count() == count + 2

@@ -266,7 +266,7 @@ def test_the_command_shows_then_grants(account: Account, tmp_path: Path) -> None
 def test_the_command_refuses_what_the_page_refuses(account: Account, tmp_path: Path) -> None:
     path = tmp_path / "credits.csv"
     said = StringIO()
-    with pytest.raises(CommandError, match="FILE: "):
+    with pytest.raises(CommandError, match="file: "):
         call_command("grant_credits", path, stdout=said)
     path.write_bytes(b"account;kind\n1;2")
     with pytest.raises(CommandError, match="semicolons"):

@@ -125,12 +125,11 @@ def test_what_is_used_after_the_cap_is_measured() -> None:
     ],
 )
 def test_a_cap_that_is_raised_or_removed_is_lifted(change: dict[str, Any], because: str) -> None:
-    account, budget = capped_account()
+    _, budget = capped_account()
+    # Its sandboxes are stopped, so nothing new is read.
     Budget.objects.filter(pk=budget.pk).update(**change)
-    read(account, 15)
-    look(15)
-    read(account, 30)
-    look(30)
+    assert look(15) == 1
+    assert look(30) == 0
     cap = BudgetCap.objects.get()
     assert (cap.lifted_at, cap.lifted_because) == (NOON + 15 * SECOND, because)
     lifted = Event.objects.get(type="budget.cap_lifted")
@@ -138,9 +137,21 @@ def test_a_cap_that_is_raised_or_removed_is_lifted(change: dict[str, Any], becau
     assert MailMessage.objects.filter(kind=MailMessage.Kind.BUDGET_CAP_LIFTED).count() == 1
 
 
+def test_a_budget_that_becomes_a_hard_cap_under_its_cost_caps_at_the_next_look() -> None:
+    account = open_with_owner()
+    budget = budget_of(account)
+    use(account, 120)
+    services.tell_reached_budgets(NOON)
+    assert look(15) == 0
+    Budget.objects.filter(pk=budget.pk).update(hard_cap=True)
+    assert look(30) == 1
+    assert BudgetCap.objects.get().capped_at == NOON + 30 * SECOND
+
+
 def test_a_cap_that_is_raised_too_little_holds() -> None:
     account, budget = capped_account()
     Budget.objects.filter(pk=budget.pk).update(amount=Decimal("1.1"))
+    assert look(15) == 0
     read(account, 15)
     look(15)
     assert BudgetCap.objects.get().lifted_at is None
@@ -149,9 +160,9 @@ def test_a_cap_that_is_raised_too_little_holds() -> None:
 def test_credit_that_lowers_the_cost_lifts_a_cap() -> None:
     account, _ = capped_account()
     gift = services.Gift(services_kind(), Decimal(1), "Sorry", "S-1")
-    services.grant_credit(account.pk, gift, now=NOON)
-    read(account, 15)
-    look(15)
+    services.grant_credit(account.pk, gift, now=NOON + SECOND)
+    assert look(15) == 1
+    assert look(30) == 0
     assert BudgetCap.objects.get().lifted_because == "cost_fell"
 
 

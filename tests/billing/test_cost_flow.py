@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -48,3 +49,18 @@ def test_nothing_of_the_cost_is_lost(lines: list[tuple[int, Fraction]], used: li
     shared = share_in_order(spans, used)
     total = sum((s.cost for s in spans), start=Fraction(0))
     assert sum(shared.costs, start=shared.without_usage) == total
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.fractions(0, 1000, max_denominator=7)), max_size=5),
+    st.lists(st.integers(0, 30), max_size=6),
+)
+def test_each_unit_costs_what_its_span_says(
+    lines: list[tuple[int, Fraction]], cuts: list[int]
+) -> None:
+    spans = [CostedSpan(quantity, cost) for quantity, cost in lines]
+    units = [one.cost / one.quantity for one in spans for _ in range(one.quantity)]
+    bounds = sorted({0, len(units), *(min(cut, len(units)) for cut in cuts)})
+    slices = [units[start:end] for start, end in pairwise(bounds)]
+    shared = share_in_order(spans, [len(one) for one in slices])
+    assert list(shared.costs) == [sum(one, start=Fraction(0)) for one in slices]

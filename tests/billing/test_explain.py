@@ -411,11 +411,13 @@ class TestTheCommand:
 
     def test_it_prints_what_the_api_says(self) -> None:
         invoice = tiered_invoice()
-        told = json.loads(self.run(str(invoice.number), "--line", "2", "--json"))
+        answer = json.loads(self.run(str(invoice.number), "--line", "2", "--json"))
+        assert (answer["invoice"], answer["mismatched"]) == (invoice.pk, [])
+        [told] = answer["lines"]
         assert (told["position"], told["exact_cost"]["exact"], told["sums"]) == (2, "68/5", True)
 
     def test_it_refuses_what_is_not_there(self) -> None:
-        with pytest.raises(CommandError, match="There is no invoice 2026-9"):
+        with pytest.raises(CommandError, match="there is no invoice 2026-9"):
             self.run("2026-9")
         with pytest.raises(CommandError, match="--line: There is no line 9"):
             self.run(str(tiered_invoice().number), "--line", "9")

@@ -10,8 +10,10 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.core.management import CommandError, call_command
 from django.test import Client
+from pytest_django.fixtures import Settings
 
 from billing import services
 from billing.models import Account, Invoice, InvoiceLine
@@ -120,7 +122,7 @@ def test_a_run_says_who_waits_and_who_is_parked(accounts: list[Account]) -> None
     [
         (["--period", "2026-13"], "'2026-13' is not a month"),
         (["--period", "May"], "'May' is not a month"),
-        (["--account", "ada"], "'ada' is not an account's id"),
+        (["--account", "ada"], "'ada' is not an id"),
     ],
 )
 def test_a_bad_argument_is_refused_by_name(arguments: list[str], message: str) -> None:
@@ -236,3 +238,16 @@ def test_an_invoice_that_does_not_add_up_parks_its_account_alone(
     services.unpark_account(ada.pk)
     assert services.finalise_due_invoices(AFTER_MAY) == 1
     assert [i.number for i in Invoice.objects.order_by("number")] == ["2026-000001", "2026-000002"]
+
+
+def test_an_operators_key_is_taken_so_often_a_minute_and_another_still(
+    post: Callable[..., Any], settings: Settings
+) -> None:
+    # Keys of another run's database have the same ids.
+    cache.clear()
+    settings.API_CALLS_A_MINUTE = 2
+    answers = [post({"dry_run": True}) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert 0 < int(answers[2]["Retry-After"]) <= 60
+    other = services.issue_operator_key(name="day shift", now=NOON).key
+    assert post({"dry_run": True}, bearer=other).status_code == 200

@@ -38,6 +38,7 @@ from billing.statement import state_period
 from metering.meters import GB
 from metering.models import LateUsage, Life, StreamCursor, UsageRecord
 from metering.period import WINDOW, Period
+from soulbox.tasks import take_figures
 from tests.billing.usage import (
     AFTER_MAY,
     GRACE,
@@ -395,6 +396,7 @@ def test_what_cannot_be_billed_is_told_with_its_reason() -> None:
     assert set(noted) == {(pk, "cpu", reason) for pk, reason in reasons.items()}
     assert noted.count() == 3
     assert unbilled_late_counts() == [("cpu", reason, 1) for reason in sorted(reasons.values())]
+    take_figures()
     assert 'unbilled_late_usage_accounts{meter="cpu",reason="below_zero"} 1.0' in (
         Client().get("/metrics").content.decode()
     )

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 from django.core.management import CommandError, call_command
 from django.test import RequestFactory
+from django.utils import timezone
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
@@ -91,7 +92,7 @@ def test_commands_issue_and_revoke() -> None:
     with pytest.raises(CommandError, match="in use"):
         call_command("issue_operator_key", "cron")
     call_command("revoke_operator_key", "cron", stdout=io.StringIO())
-    assert services.authenticate_operator_key(key, now=NOON) is None
+    assert services.authenticate_operator_key(key, now=timezone.now()) is None
     with pytest.raises(CommandError, match="no operator key"):
         call_command("revoke_operator_key", "other")
 

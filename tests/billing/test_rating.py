@@ -31,7 +31,9 @@ from billing.rating import (
     Unpriced,
     _rate_spans,
     decimal_text,
+    exact_sum,
     rate_usage,
+    ratio_text,
 )
 from metering.meters import GB, UNITS, Meter
 from metering.period import Period
@@ -456,3 +458,41 @@ def test_a_charge_never_falls_when_usage_grows(
         for used in (spans, grown)
     )
     assert low <= high
+
+
+@given(st.integers(-(10**30), 10**30), st.integers(1, 10**20), st.integers(1, 10**6))
+def test_a_ratio_is_written_to_the_nearest_of_twelve_decimals(
+    numerator: int, denominator: int, factor: int
+) -> None:
+    text = ratio_text(numerator * factor, denominator * factor)
+    assert text == decimal_text(Fraction(numerator, denominator))
+    apart = abs(Fraction(text) - Fraction(numerator, denominator))
+    assert apart <= Fraction(1, 2 * 10**12)
+    # A half goes away from zero.
+    if apart == Fraction(1, 2 * 10**12):
+        assert abs(Fraction(text)) > abs(Fraction(numerator, denominator))
+    assert text == "0" or not text.strip("-").startswith("00")
+    assert "." not in text or text[-1] not in "0."
+    assert text != "-0"
+
+
+@pytest.mark.parametrize(
+    ("numerator", "denominator", "text"),
+    [
+        (0, 5, "0"),
+        (100, 1, "100"),
+        (-100, 1, "-100"),
+        (1, 2 * 10**12, "0.000000000001"),
+        (-1, 2 * 10**12, "-0.000000000001"),
+        (1, 3 * 10**12, "0"),
+        (-1, 3 * 10**12, "0"),
+        (6, 4, "1.5"),
+    ],
+)
+def test_a_ratio_is_written_as_short_as_can_be(numerator: int, denominator: int, text: str) -> None:
+    assert ratio_text(numerator, denominator) == text
+
+
+@given(st.lists(st.fractions()))
+def test_a_sum_is_exact(amounts: list[Fraction]) -> None:
+    assert exact_sum(amounts) == sum(amounts, start=Fraction(0))

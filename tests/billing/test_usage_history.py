@@ -22,7 +22,7 @@ from tests.problems import errors_of
 pytestmark = pytest.mark.django_db
 
 Clock = Callable[[datetime], None]
-QUERIES_OF_A_YEAR = 25
+QUERIES_OF_A_YEAR = 19
 """The key, the account, its calendar, periods and invoices, prices, usage so far and by day."""
 DAY = timedelta(days=1)
 MAY_DAYS = "start_date=2026-05-01&end_date=2026-06-01"
@@ -236,6 +236,20 @@ def test_new_prices_inside_a_day_keep_the_sum() -> None:
         "03T03": "10",
     }
     assert [b["cost"] for b in by_day["buckets"] if b["usage"]] == ["1000.024", "10"]
+
+
+def test_a_period_that_begins_inside_a_day_counts_nothing_twice() -> None:
+    account = open_account()
+    for hour, seconds in ((6, 100), (18, 200)):
+        use(account, "sbx-a", datetime(2026, 5, 10, hour, tzinfo=UTC), cpu_s=seconds)
+    summarise(account, date(2026, 5, 1), date(2026, 5, 20), now=IN_MAY)
+    Account.objects.update(open_period_start=datetime(2026, 5, 10, 12, tzinfo=UTC))
+    # It is in no summary yet, so the open period is read from records.
+    use(account, "sbx-a", datetime(2026, 5, 15, 6, tzinfo=UTC), cpu_s=50)
+    for group in ("meter", "sandbox"):
+        body = history(account, f"{MAY_DAYS}&group_by={group}")
+        seconds_by_day = {b["start"][8:10]: b["usage"] for b in body["buckets"] if b["usage"]}
+        assert seconds_by_day == {"10": {"cpu_seconds": "300"}, "15": {"cpu_seconds": "50"}}
 
 
 def berlin_account() -> Account:

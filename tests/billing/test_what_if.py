@@ -443,14 +443,14 @@ def test_the_command_writes_nothing() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--months=0"], "--months is 0. Use 1 to 24."),
-        (["--months=25"], "--months is 25. Use 1 to 24."),
-        (["--months=many"], "argument --months: invalid int value"),
+        (["--months=0"], "argument --months: '0': give a whole number from 1 to 24."),
+        (["--months=25"], "argument --months: '25': give a whole number from 1 to 24."),
+        (["--months=many"], "argument --months: 'many': give a whole number"),
         ([], "the following arguments are required: --months"),
         (["--months=1", "--plan=nope"], "--plan nope: there is no such plan. There are: develop"),
         (["--months=1", "--plan=enterprise"], "--plan enterprise has no monthly fee"),
         (["--months=1", "--price-book=nope"], "--price-book nope: there is no such price book."),
-        (["--months=1", "--account=7"], "argument --account: invalid UUID value"),
+        (["--months=1", "--account=7"], "argument --account: '7' is not an id."),
         (["--months=1", f"--account={uuid4()}"], "there is no such account."),
     ],
 )

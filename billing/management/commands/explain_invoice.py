@@ -1,19 +1,20 @@
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db.models import Q
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from billing.explain import Explanation
 from billing.explain_queries import NoSuchLineError, explain_line
-from billing.models import Invoice
+from billing.queries import invoices_named
 from billing.rating import decimal_text
 from billing.serializers.explanations import ExplanationSerializer
+from metering.command_line import WrongArgumentError, add_json, number, write_json_of_many
 
 WIDTH = 160
 
@@ -26,44 +27,55 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Take which invoice and line, and the form of the answer."""
         parser.add_argument("invoice", help="number of an invoice, or a draft's id")
-        parser.add_argument("--line", type=int, help="only the line at this position")
-        parser.add_argument("--after", default="", help="sandboxes after this id")
         parser.add_argument(
-            "--json", action="store_true", help="print JSON, a line an invoice line"
+            "--line", type=number(1, 1_000_000), help="only the line at this position"
         )
+        parser.add_argument("--after", default="", help="sandboxes after this id")
+        add_json(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Print the explanations. Raises CommandError, also where something does not add up."""
-        invoice = _invoice(options["invoice"])
-        wanted = options["line"]
+        wanted = options["invoice"]
+        invoice = invoices_named(wanted).first()
+        if invoice is None:
+            raise WrongArgumentError(f"invoice: there is no invoice {wanted}. Look at its number.")
         positions = (
-            list(invoice.lines.values_list("position", flat=True)) if wanted is None else [wanted]
+            list(invoice.lines.values_list("position", flat=True))
+            if options["line"] is None
+            else [options["line"]]
         )
-        console = Console(file=self.stdout, width=WIDTH)  # type: ignore[arg-type]
-        mismatched = []
-        for position in positions:
-            try:
-                explanation = explain_line(invoice.pk, position, after=options["after"])
-            except NoSuchLineError as error:
-                raise CommandError(f"--line: {error}") from None
-            if not explanation.sums:
-                mismatched.append(str(position))
-            if options["json"]:
-                self.stdout.write(json.dumps(ExplanationSerializer(explanation).data))
-            else:
-                _print(console, explanation)
+        mismatched: list[str] = []
+        told = _told(invoice.pk, positions, options["after"], mismatched)
+        # The first is looked up before anything is written: there may be no such line.
+        first = next(told, None)
+        lines = chain([] if first is None else [first], told)
+        if options["json"]:
+            write_json_of_many(
+                self.stdout,
+                "lines",
+                (ExplanationSerializer(line).data for line in lines),
+                lambda: {"invoice": invoice.pk, "number": invoice.number, "mismatched": mismatched},
+            )
+        else:
+            # Django's wrapper writes as a file does, and is typed as none.
+            console = Console(file=self.stdout, width=WIDTH)  # type: ignore[arg-type]
+            for line in lines:
+                _print(console, line)
         if mismatched:
             raise CommandError(f"What explains lines {', '.join(mismatched)} does not add up.")
 
 
-def _invoice(wanted: str) -> Invoice:
-    is_one = Q(number=wanted)
-    if wanted.isdecimal():
-        is_one |= Q(pk=int(wanted))
-    invoice = Invoice.objects.filter(is_one).first()
-    if invoice is None:
-        raise CommandError(f"There is no invoice {wanted}.")
-    return invoice
+def _told(
+    invoice_id: int, positions: list[int], after: str, mismatched: list[str]
+) -> Iterator[Explanation]:
+    for position in positions:
+        try:
+            explanation = explain_line(invoice_id, position, after=after)
+        except NoSuchLineError as error:
+            raise WrongArgumentError(f"--line: {error}") from None
+        if not explanation.sums:
+            mismatched.append(str(position))
+        yield explanation
 
 
 def _print(console: Console, told: Explanation) -> None:

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
-import json
-from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandParser
 
 from billing import services
+from billing.queries import accounts_with
+from metering.command_line import (
+    WrongArgumentError,
+    add_dry_run,
+    add_json,
+    month,
+    progress,
+    row_id,
+    write_json,
+)
 
 BY_COMMAND = services.Because("Billing run by command")
 
@@ -21,27 +28,30 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take which accounts and periods, and whether to write at all."""
-        parser.add_argument("--period", type=_month, help="YYYY-MM: periods that start in it.")
+        parser.add_argument("--period", type=month, help="YYYY-MM: periods that start in it.")
         parser.add_argument(
-            "--account", type=_account, action="append", default=[], help="An account's id."
+            "--account", type=row_id, action="append", default=[], help="An account's id."
         )
-        parser.add_argument("--dry-run", action="store_true", help="Say what drafting comes to.")
-        parser.add_argument("--json", action="store_true", help="For programs.")
+        add_dry_run(parser)
+        add_json(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Do it until nothing is left, and tell what was done."""
-        scope = services.Scope(tuple(options["account"]), options["period"] or "")
+        asked = options["account"]
+        if unknown := set(asked) - accounts_with(asked):
+            named = ", ".join(sorted(map(str, unknown)))
+            raise WrongArgumentError(f"--account: there is no account {named}.")
+        scope = services.Scope(tuple(asked), options["period"] or "")
         now = datetime.now(UTC)
         if options["dry_run"]:
             report = services.rehearse_invoices(scope, now=now)
         else:
-            report = services.generate_invoices(scope, now=now, because=BY_COMMAND)
-            while report.has_more:
-                more = services.generate_invoices(scope, now=now, because=BY_COMMAND)
-                report.has_more = False
-                report = services.RunReport.of([report, more])
+            with progress("periods", services.count_due(scope, now=now)) as watch:
+                report = services.generate_invoices(
+                    scope, now=now, because=BY_COMMAND, batches=None, watch=watch
+                )
         if options["json"]:
-            self.stdout.write(json.dumps(report.as_json(), indent=2))
+            write_json(self.stdout, {"dry_run": options["dry_run"], **report.as_json()})
         else:
             self.stdout.writelines(_told(report, is_rehearsal=options["dry_run"]))
 
@@ -61,16 +71,3 @@ def _told(report: services.RunReport, *, is_rehearsal: bool) -> Iterator[str]:
         yield f"{entry['account']} waits for {entry['for']}\n"
     for entry in said["parked"]:
         yield f"{entry['account']} is parked: {entry['reason']}\n"
-
-
-def _month(text: str) -> str:
-    if services.is_month(text):
-        return text
-    raise ArgumentTypeError(f"{text!r} is not a month. Write it as in 2026-10.")
-
-
-def _account(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r} is not an account's id.") from None

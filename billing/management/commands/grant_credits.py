@@ -10,6 +10,7 @@ from billing import services
 from billing.bulk_credits import GRANTS
 from billing.documents.text import one_line
 from billing.sheets import SheetRefusedError
+from metering.command_line import WrongArgumentError, add_dry_run, add_json, write_json
 
 
 class Command(BaseCommand):
@@ -20,7 +21,8 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Take the file, and whether to show only."""
         parser.add_argument("file", type=Path, help=f"CSV with {', '.join(GRANTS.columns)}")
-        parser.add_argument("--dry-run", action="store_true", help="show what it would do")
+        add_dry_run(parser)
+        add_json(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Show what the file does, then do it. Raises CommandError when a row is no good."""
@@ -28,16 +30,21 @@ class Command(BaseCommand):
         try:
             content = _content(options["file"])
             plan = services.plan_grants(content, now=now)
-            self._show(plan)
+            if options["json"]:
+                write_json(self.stdout, {"dry_run": options["dry_run"], **_fields(plan)})
+            else:
+                self._show(plan)
             if not plan.is_clean:
                 raise CommandError(f"{plan.refused_count:,} rows are refused; nothing is granted.")
             if options["dry_run"]:
-                self.stdout.write("Nothing is written: this was a dry run.")
+                if not options["json"]:
+                    self.stdout.write("Nothing is written: this was a dry run.")
                 return
             services.grant_in_bulk(content, shown=plan.digest, now=now)
         except (SheetRefusedError, services.BulkRefusedError) as refused:
             raise CommandError(str(refused)) from None
-        self.stdout.write(f"Granted: {plan.new_count:,}.")
+        if not options["json"]:
+            self.stdout.write(f"Granted: {plan.new_count:,}.")
 
     def _show(self, plan: services.GrantPlan) -> None:
         for row in plan.rows:
@@ -64,4 +71,24 @@ def _content(path: Path) -> bytes:
             # One byte more than there may be is enough to see that it is too large.
             return file.read(GRANTS.most_bytes + 1)
     except OSError as error:
-        raise CommandError(f"FILE: {error}") from None
+        raise WrongArgumentError(f"file: {error}") from None
+
+
+def _fields(plan: services.GrantPlan) -> dict[str, Any]:
+    return {
+        "sha256": plan.sha256,
+        "new": plan.new_count,
+        "refused": plan.refused_count,
+        "rows": [
+            {
+                "row": row.number,
+                "account": row.account.pk if row.account else None,
+                "amount": row.amount,
+                "outcome": row.outcome,
+                "faults": [
+                    {"column": fault.column, "message": fault.message} for fault in row.faults
+                ],
+            }
+            for row in plan.rows
+        ],
+    }

@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 
 from billing.reports.catalogue import REPORTS, ReportRefusedError, ask
 from billing.reports.saving import save_report, send_report
 from billing.reports.writing import Format
+from metering.command_line import WrongArgumentError, progress
 
 
 class Command(BaseCommand):
@@ -33,6 +34,13 @@ def add_report_arguments(parser: CommandParser) -> None:
     parser.add_argument("--month", help="a month, as in 2026-05")
     parser.add_argument("--account", help="id of an account, of reports of usage: only this one")
     parser.add_argument("--format", choices=[form.value for form in Format], default="csv")
+    parser.add_argument(
+        "--json",
+        dest="format",
+        action="store_const",
+        const=Format.JSON.value,
+        help="as --format json",
+    )
     parser.add_argument("--output", type=Path, help="a file; the standard output if absent")
 
 
@@ -49,12 +57,13 @@ def write_report(name: str, options: dict[str, Any]) -> None:
         )
     except ReportRefusedError as error:
         argument = error.field.replace("_", "-")
-        raise CommandError(f"--{argument}: {error.message}") from None
+        raise WrongArgumentError(f"--{argument}: {error.message}") from None
     path: Path | None = options["output"]
     if path is None:
         send_report(report, asked, form, sys.stdout.buffer)
         return
     try:
-        save_report(report, asked, form, path)
+        with progress("rows") as watch:
+            save_report(report, asked, form, path, watch=watch)
     except OSError as error:
-        raise CommandError(f"--output: {error}") from None
+        raise WrongArgumentError(f"--output: {error}") from None

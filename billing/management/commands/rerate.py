@@ -4,13 +4,14 @@ from argparse import ArgumentParser
 from datetime import UTC, datetime
 from typing import Any
 
-from django.core.management import BaseCommand, CommandError
+from django.core.management import BaseCommand
 
 from billing import services
 from billing.credit_notes import CreditNoteRefusedError
 from billing.history import UsageNotKeptError
 from billing.models import Correction, CreditNote, Invoice
 from billing.services.corrections import Proposal
+from metering.command_line import WrongArgumentError, add_dry_run, add_json, write_json
 
 
 class Command(BaseCommand):
@@ -22,31 +23,36 @@ class Command(BaseCommand):
         """Take the invoice's number, the reason, and whether to show the difference only."""
         parser.add_argument("number", help="as in 2026-000001")
         parser.add_argument("--reason", required=True, help="kept with the correction")
-        parser.add_argument("--dry-run", action="store_true", help="show it and write nothing")
+        add_dry_run(parser)
+        add_json(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Print the difference line by line and how it is settled."""
         invoice = Invoice.objects.filter(number=options["number"]).first()
         if invoice is None:
-            raise CommandError(f"There is no invoice {options['number']}.")
+            raise WrongArgumentError(f"number: there is no invoice {options['number']}.")
+        made: Correction | None = None
         try:
             by = services.Author(options["reason"])
             proposal = services.difference_of(invoice.pk)
-            if proposal is None:
-                self.stdout.write(f"Nothing differs: {invoice} is what its period comes to.")
-                return
-            self._show(proposal)
-            if not options["dry_run"]:
+            if proposal and not options["dry_run"]:
                 made = services.rerate(invoice.pk, by=by, now=datetime.now(UTC))
-                if made:
-                    self.stdout.write(_made(made))
         except (
             services.CorrectionRefusedError,
             CreditNoteRefusedError,
             UsageNotKeptError,
             ValueError,
         ) as refusal:
-            raise CommandError(str(refusal)) from refusal
+            raise WrongArgumentError(str(refusal)) from refusal
+        if options["json"]:
+            answer = _fields(proposal, made)
+            write_json(self.stdout, {"invoice": invoice.number, **answer})
+        elif proposal is None:
+            self.stdout.write(f"Nothing differs: {invoice} is what its period comes to.")
+        else:
+            self._show(proposal)
+        if made and not options["json"]:
+            self.stdout.write(_made(made))
 
     def _show(self, proposal: Proposal) -> None:
         for line in proposal.lines:
@@ -64,3 +70,18 @@ def _made(correction: Correction) -> str:
         return f"{correction} waits for a second person's approval."
     note = CreditNote.objects.filter(correction=correction).first()
     return f"{correction} is applied{f': credit note {note}' if note else ''}."
+
+
+def _fields(proposal: Proposal | None, made: Correction | None) -> dict[str, Any]:
+    lines = proposal.lines if proposal else ()
+    return {
+        "differs": proposal is not None,
+        "lines": [
+            {"component": line.component, "description": line.description, "amount": line.amount}
+            for line in lines
+        ],
+        "difference": proposal.difference if proposal else None,
+        "settlement": proposal.settlement if proposal else None,
+        "correction": made.pk if made else None,
+        "status": made.status if made else None,
+    }

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
-from uuid import UUID
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
 from billing.money import Money
@@ -26,6 +23,14 @@ from billing.what_if import (
     compare,
     find_worst,
 )
+from metering.command_line import (
+    WrongArgumentError,
+    add_json,
+    number,
+    progress,
+    row_id,
+    write_json,
+)
 from metering.meters import UNITS
 
 WIDTH = 160
@@ -42,12 +47,12 @@ class Command(BaseCommand):
         parser.add_argument("--price-book", help="code of a price book: its prices")
         parser.add_argument(
             "--months",
-            type=int,
+            type=number(1, MOST_MONTHS),
             required=True,
             help=f"how many closed billing periods, the last ones, 1 to {MOST_MONTHS}",
         )
-        parser.add_argument("--account", type=UUID, help="only this account")
-        parser.add_argument("--json", action="store_true", help="print JSON, decimals as text")
+        parser.add_argument("--account", type=row_id, help="only this account")
+        add_json(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Print the comparison. Raises CommandError naming the argument that is no good."""
@@ -59,14 +64,15 @@ class Command(BaseCommand):
                 account_id=options["account"],
             )
         except WhatIfRefusedError as error:
-            raise CommandError(str(error)) from None
+            raise WrongArgumentError(str(error)) from None
         comparisons = _compare(question)
         if options["json"]:
-            self.stdout.write(json.dumps(_answer(question, comparisons), indent=2))
+            write_json(self.stdout, _answer(question, comparisons))
             return
         if not comparisons:
             self.stdout.write("No account has a closed period with usage in that time.")
             return
+        # Django's wrapper writes as a file does, and is typed as none.
         console = Console(file=self.stdout, width=WIDTH)  # type: ignore[arg-type]
         console.print(_table_of(comparisons))
         if totals := add_up(comparisons):
@@ -77,16 +83,13 @@ class Command(BaseCommand):
 
 def _compare(question: Question) -> list[Comparison]:
     accounts = accounts_asked(question)
-    console = Console(stderr=True)
-    watched = track(
-        accounts.iterator(),
-        description="accounts",
-        total=accounts.count(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    return [found for account in watched if (found := compare(account, question))]
+    found = []
+    with progress("accounts", accounts.count()) as advance:
+        for account in accounts.iterator():
+            if one := compare(account, question):
+                found.append(one)
+            advance(1)
+    return found
 
 
 def _answer(question: Question, comparisons: Sequence[Comparison]) -> dict[str, Any]:
