@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -15,10 +15,10 @@ from typing import Any
 
 from django.conf import settings
 
+from bench.harness.web import HOST
 from payments.signatures import sign
 from payments.stripe.client import API_VERSION
 
-HOST = "127.0.0.1"
 PADDING = "x" * 6_000
 """An invoice of a dozen lines has about so many bytes."""
 _numbers = count(1)
@@ -79,7 +79,7 @@ async def send(port: int, request: bytes) -> str:
     return answer[:12].decode()[-3:]
 
 
-async def one_by_one(port: int, requests: Sequence[bytes]) -> Answers:
+async def one_by_one(port: int, requests: Iterable[bytes]) -> Answers:
     """Send each when the one before it was answered: what a worker can do at most."""
     times, statuses = [], Counter[str]()
     began = time.perf_counter()
@@ -90,7 +90,7 @@ async def one_by_one(port: int, requests: Sequence[bytes]) -> Answers:
     return Answers(times, statuses, time.perf_counter() - began)
 
 
-async def on_time(port: int, requests: Sequence[bytes], *, a_second: int) -> Answers:
+async def on_time(port: int, requests: Iterable[bytes], *, a_second: int) -> Answers:
     """Send so many a second, whatever becomes of those before.
 
     Each is timed from when it was due, so that a stall counts for all that it held up.

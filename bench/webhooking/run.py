@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import platform
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,13 +17,13 @@ from pathlib import Path
 from django.conf import settings
 from django.core.management import call_command
 
-from bench.aggregating.processes import Worker
-from bench.webhooking.load import HOST, Answers, on_time, one_by_one, request_about
+from bench.harness.alone import run_alone
+from bench.harness.web import HOST, STOP_LIMIT_S, THREADS, web_server
+from bench.webhooking.load import Answers, on_time, one_by_one, request_about
 from billing.services import open_account
 from payments.models import WebhookEvent
 from payments.services.customers import ensure_customer
-from soulbox.embedded import APPLICATION_ROLE, OWNER_ROLE, POLL_INTERVAL_S, Embedded, is_locked
-from soulbox.reset import remove_home
+from soulbox.embedded import APPLICATION_ROLE, OWNER_ROLE, Embedded
 from soulbox.services import start_services
 
 A_SECOND = 200
@@ -33,34 +31,14 @@ SECONDS, QUICK_SECONDS = 30, 5
 WARM_UPS = 100
 ONE_BY_ONE, QUICK_ONE_BY_ONE = 1_000, 100
 CUSTOMERS = 20
-THREADS = 4
-"""As in the Procfile."""
 GOAL_P99_MS, GOAL_ANSWER_MS = 100, 50
-START_LIMIT_S = 60
-STOP_LIMIT_S = 60
 
 
 def run(*, results: Path, is_quick: bool) -> None:
     """Measure on embedded services made for it. Raises InUseError when they are in use."""
-    embedded = settings.EMBEDDED
-    if not isinstance(embedded, Embedded):
-        raise TypeError("the benchmark runs on embedded services only")
-    remove_home(embedded)
-    try:
-        # The servers stop with the last process that uses them: this one does not.
-        with _local_stripe() as address:
-            os.environ["STRIPE_API_BASE"] = address
-            with Worker() as worker:
-                figures = worker.call(measure, is_quick=is_quick)
-    finally:
-        deadline = time.monotonic() + STOP_LIMIT_S
-        while is_locked(embedded.keeper_lock) and time.monotonic() < deadline:
-            time.sleep(POLL_INTERVAL_S)
-        remove_home(embedded)
-    results.parent.mkdir(exist_ok=True)
-    results.write_text(json.dumps(figures, indent=2) + "\n")
-    print(json.dumps(figures, indent=2))
-    print(f"Every figure is in {results}.")
+    with _local_stripe() as address:
+        os.environ["STRIPE_API_BASE"] = address
+        run_alone(measure, results=results, is_quick=is_quick)
 
 
 def measure(*, is_quick: bool) -> dict[str, object]:
@@ -83,12 +61,12 @@ def measure(*, is_quick: bool) -> dict[str, object]:
         asyncio.run(one_by_one(port, requests(WARM_UPS)))
         return _noted("one by one", asyncio.run(one_by_one(port, requests(single))))
 
-    with _web_server("soulbox.wsgi") as port:
-        alone, with_redis = closed(port), sustained(port)
-    with _mute_server() as url, _web_server("soulbox.wsgi", **_other_redis(url)) as port:
-        without_redis = sustained(port)
-    with _web_server("bench.webhooking.inline_wsgi") as port:
-        inline = closed(port)
+    with web_server("soulbox.wsgi", workers=1) as web:
+        alone, with_redis = closed(web.port), sustained(web.port)
+    with _mute_server() as url, web_server("soulbox.wsgi", workers=1, **_other_redis(url)) as web:
+        without_redis = sustained(web.port)
+    with web_server("bench.webhooking.inline_wsgi", workers=1) as web:
+        inline = closed(web.port)
     sent = 4 * WARM_UPS + 2 * single + 2 * due
     if (stored := WebhookEvent.objects.count()) != sent:
         raise RuntimeError(f"Of {sent} events {stored} are stored.")
@@ -133,32 +111,6 @@ def _make_customers() -> list[str]:
 
 
 @contextmanager
-def _web_server(application: str, **more: str) -> Iterator[int]:
-    """Run gunicorn with one worker, as the Procfile's web process with two."""
-    port = _free_port()
-    server = subprocess.Popen(  # noqa: S603 -- our own program, and no word of others'
-        [
-            sys.executable,
-            "-m",
-            "gunicorn",
-            "--workers=1",
-            f"--threads={THREADS}",
-            f"--bind={HOST}:{port}",
-            "--log-level=warning",
-            "--no-control-socket",
-            application,
-        ],
-        env={**os.environ, **more},
-    )
-    try:
-        _wait_for(port)
-        yield port
-    finally:
-        server.terminate()
-        server.wait(STOP_LIMIT_S)
-
-
-@contextmanager
 def _local_stripe() -> Iterator[str]:
     """Run the local Stripe, and give its address."""
     server = subprocess.Popen(
@@ -198,23 +150,3 @@ def _other_redis(url: str) -> Mapping[str, str]:
         "CACHE_REDIS_URL": embedded.redis_url(2),
         "SECRET_KEY": settings.SECRET_KEY,
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + START_LIMIT_S
-    while True:
-        try:
-            socket.create_connection((HOST, port), 1).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(POLL_INTERVAL_S)
-        else:
-            return

@@ -12,6 +12,7 @@ from payments.models.differences import Difference, Reconciliation
 from payments.models.dunning import DunningCase, DunningStep, PlatformRequest
 from payments.models.events import WebhookEvent
 from payments.models.money import Allocation, Dispute, Payment, Refund
+from payments.models.restorations import Restoration
 from payments.models.subscriptions import FeeSubscription
 
 __all__ = [
@@ -34,5 +35,6 @@ __all__ = [
     "ProviderCall",
     "Reconciliation",
     "Refund",
+    "Restoration",
     "WebhookEvent",
 ]

@@ -81,6 +81,12 @@ class Collection(models.Model):
                 condition=LIVE_COLLECTION & Q(try_at__isnull=False),
                 name="collections_by_turn",
             ),
+            # Few of all: what a monitor counts.
+            models.Index(
+                fields=["status"],
+                condition=Q(status__in=["preparing", "open", "refused"]),
+                name="collections_that_are_not_over",
+            ),
         )
 
     def __str__(self) -> str:
@@ -190,6 +196,15 @@ class PaymentAttempt(models.Model):
                 condition=(LIVE_ATTEMPT & Q(ended_at__isnull=True))
                 | (~LIVE_ATTEMPT & Q(ended_at__isnull=False)),
                 name="ended_attempt_says_when",
+            ),
+        )
+        indexes = (
+            # A monitor asks for the last 30 days each time.
+            models.Index(
+                fields=["ended_at"],
+                condition=Q(ended_at__isnull=False),
+                include=["status"],
+                name="attempts_by_end",
             ),
         )
 

@@ -56,6 +56,12 @@ class WebhookEvent(models.Model):
         )
         indexes = (
             models.Index(fields=["try_at"], condition=Q(status="received"), name="events_by_turn"),
+            # Few of all: what a monitor counts.
+            models.Index(
+                fields=["status"],
+                condition=Q(status__in=["received", "failed"]),
+                name="events_that_wait_or_failed",
+            ),
             models.Index(fields=["object_id"], name="events_by_object"),
             models.Index(fields=["-received_at"], name="events_by_arrival"),
         )

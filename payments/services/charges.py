@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import timedelta
 from decimal import Decimal
 
@@ -29,6 +30,7 @@ def bill_of(collection: Collection, *, customer_id: str, breakdown: dict[str, st
         "account_id": str(collection.account_id),
         "collection_id": str(collection.pk),
         "invoices": ", ".join(names)[:500],
+        "asks_for": asks_for(collection),
     }
     return Bill(
         customer_id=customer_id,
@@ -36,6 +38,24 @@ def bill_of(collection: Collection, *, customer_id: str, breakdown: dict[str, st
         description=f"Invoice {', '.join(names)}"[:500],
         metadata=metadata,
     )
+
+
+def asks_for(collection: Collection) -> str:
+    """Return a digest of what a collection asks for, by names that outlive a restored backup.
+
+    Numbers and ids may be given again after that; kinds and periods of an account stay.
+    """
+    parts = collection.parts.select_related("invoice", "top_up")
+    return hashlib.sha256("\n".join(sorted(map(_lasting_name, parts))).encode()).hexdigest()
+
+
+def _lasting_name(part: CollectionPart) -> str:
+    if part.invoice:
+        period = part.invoice.period
+        return f"{part.invoice.kind} {period.start.isoformat()} {period.end.isoformat()}"
+    if part.top_up:
+        return f"top-up {part.top_up.requested_at.isoformat()}"
+    raise ValueError(f"Part {part.pk} is of nothing.")
 
 
 def _charge(part: CollectionPart) -> Charge:

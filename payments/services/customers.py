@@ -20,6 +20,7 @@ from payments.provider import (
 )
 from payments.services.calling import Call, is_repeatable, last_call, make_call, next_number
 from payments.services.providing import is_set_up, provider
+from payments.services.restorations import was_restored_after
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +122,8 @@ def _make(stripe: Provider, account: Account, profile: CustomerProfile, *, now: 
             raise BusyError("The provider failed to make the customer. It is looked for soon.")
         if found := stripe.find_customer(account.pk):
             return found
+    elif was_restored_after(account.opened_at) and (found := stripe.find_customer(account.pk)):
+        return found
     call = Call(
         key, "customers.create", account.pk, {"name": profile.name, "metadata": profile.metadata}
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from django.db import transaction
 from django.db.models import F
 
 from billing.services import lock_account
+from metering.log_lines import log_committed
 from payments.models import LIVE_ATTEMPT, Collection, PaymentAttempt, ProviderCall
 from payments.provider import (
     BillStatus,
@@ -26,6 +28,8 @@ from payments.services.pausing import FIRST_PAUSE, pause_after, wait
 from payments.services.providing import provider
 from payments.services.refusing import call_of, fault_of, report_fault
 from payments.services.settling import fail_attempt, settle
+
+logger = logging.getLogger(__name__)
 
 LOOK_AGAIN = timedelta(minutes=5)
 """When a payment that the provider has under way is looked at again."""
@@ -85,6 +89,15 @@ def _charge(
     method_id = attempt.method_id
     # From here on it may be paid, whatever becomes of this worker.
     PaymentAttempt.objects.filter(pk=attempt.pk, status=Try.PENDING).update(status=Try.UNKNOWN)
+    log_committed(
+        logger,
+        "payment attempted",
+        attempt_id=attempt.pk,
+        collection_id=str(collection.pk),
+        account_id=collection.account_id,
+        amount=f"{collection.amount:.2f}",
+        currency=collection.currency,
+    )
     try:
         paid = make_call(
             call,

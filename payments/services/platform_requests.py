@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
 from billing.models import Account
+from metering.log_lines import log_committed
 from payments.models import PlatformRequest
 from payments.platform_hook import HookError, HookRequest, post
 from payments.services.pausing import pause_after
@@ -33,6 +34,8 @@ def ask_platform(
     The caller has locked the account.
     """
     PlatformRequest.objects.filter(_WAITING, account=account).update(replaced_at=now)
+    event = "resumed" if action == PlatformRequest.Action.RESUME else "suspended"
+    log_committed(logger, f"account {event}", account_id=account.pk, reason=reason)
     return PlatformRequest.objects.create(
         account=account, action=action, reason=reason, requested_at=now, try_at=now
     )

@@ -19,8 +19,10 @@ from payments.services.collections import (
     take_back,
 )
 from payments.services.customers import ensure_customer
+from payments.services.forgotten import asked_since, find_forgotten_bill
 from payments.services.providing import provider
 from payments.services.refusing import call_of, fault_of, report_fault, undo_bill
+from payments.services.restorations import was_restored_after
 
 Status = Collection.Status
 
@@ -72,6 +74,8 @@ def _make(collection: Collection, parts: dict[str, str], *, now: datetime) -> No
     if last_call(key) and not is_repeatable(key, now=now):
         found = stripe.find_bills(customer_id, {"collection_id": str(collection.pk)})
         made = found[0] if found else None
+    elif was_restored_after(asked_since(collection)):
+        made = find_forgotten_bill(collection, customer_id, now=now)
     if made is None:
         bill = bill_of(collection, customer_id=customer_id, breakdown=parts)
         call = call_of(collection, key, "invoices.create", {"bill": bill})

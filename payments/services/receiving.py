@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,8 +13,11 @@ from billing.models import Account, Invoice, TopUp
 from billing.money import Money
 from billing.outstanding import UNPAID
 from billing.services import Because, Gift, grant_credit, grant_top_up, mark_paid
+from metering.log_lines import log_committed
 from payments.models import Allocation, Payment
 from payments.owed import owed
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,15 @@ def record_payment(
         collection_id=received.collection_id,
         reference=received.reference,
         recorded_by_id=received.recorded_by_id,
+    )
+    log_committed(
+        logger,
+        "payment settled",
+        payment_id=payment.pk,
+        account_id=account.pk,
+        amount=received.amount.text,
+        currency=payment.currency,
+        by=payment.method,
     )
     rest = received.amount
     for target in targets:

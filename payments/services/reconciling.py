@@ -86,6 +86,15 @@ def begin_reconciliation(*, since: datetime | None, now: datetime) -> Reconcilia
     return Reconciliation.objects.create(started_at=now, since=since, reached=min(since, now))
 
 
+def rehearse_reconciliation(*, since: datetime | None, now: datetime) -> Reconciliation:
+    """Return the look that `begin_reconciliation` would return, and store nothing."""
+    unfinished = Reconciliation.objects.filter(ended_at__isnull=True, started_at__gt=now - EVERY)
+    if since:
+        unfinished = unfinished.filter(since=since)
+    since = since or _usual_since(now)
+    return unfinished.first() or Reconciliation(started_at=now, since=since)
+
+
 def due_reconciliation(now: datetime) -> int | None:
     """Return the look that is to be gone on with; one begins a day after the last one did."""
     last = Reconciliation.objects.first()

@@ -12,6 +12,7 @@ from django.db.models import Q
 
 from billing.money import Money
 from billing.services import lock_account
+from metering.log_lines import log_committed
 from payments.models import Difference, Payment, Refund
 from payments.provider import (
     DeclinedError,
@@ -27,6 +28,7 @@ from payments.services.credit_left import note_credit_left
 from payments.services.differences import Found, note_difference
 from payments.services.providing import is_set_up, provider
 from payments.services.refunds import give_credit_back
+from payments.services.restorations import was_restored_after
 from payments.services.settling import settle_bill
 
 logger = logging.getLogger(__name__)
@@ -118,7 +120,8 @@ def _ask(refund: Refund, *, now: datetime) -> None:
     payment = refund.payment
     key = f"refund-{refund.pk}"
     amount = Money(refund.amount, payment.currency)
-    if last_call(key) and not is_repeatable(key, now=now) and _find(refund, now=now):
+    was_asked = last_call(key) and not is_repeatable(key, now=now)
+    if (was_asked or was_restored_after(refund.proposed_at)) and _find(refund, now=now):
         return
     metadata = {"refund_id": str(refund.pk), "account_id": str(payment.account_id)}
     asked = {"payment": payment.provider_id, "amount": amount, "metadata": metadata}
@@ -190,8 +193,20 @@ def _move(refund: Refund, told: ProviderRefund, *, now: datetime) -> None:
     refund.status, refund.failure = status, told.failure
     refund.ended_at = None if status is Status.PENDING else now
     refund.save(update_fields=["status", "failure", "ended_at"])
+    _log(refund)
     if status is Status.FAILED:
         give_credit_back(refund, now=now)
+
+
+def _log(refund: Refund) -> None:
+    log_committed(
+        logger,
+        f"refund is {refund.status}",
+        refund_id=str(refund.pk),
+        account_id=refund.payment.account_id,
+        amount=f"{refund.amount:.2f}",
+        currency=refund.payment.currency,
+    )
 
 
 def _note_amount(refund: Refund, told: ProviderRefund, *, now: datetime) -> None:
@@ -218,6 +233,7 @@ def _fail(refund: Refund, failure: str, *, now: datetime) -> None:
         refund.status, refund.failure, refund.ended_at = Status.FAILED, failure, now
         refund.claimed_until = None
         refund.save(update_fields=["status", "failure", "ended_at", "claimed_until"])
+        _log(refund)
         give_credit_back(refund, now=now)
 
 

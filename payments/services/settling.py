@@ -13,6 +13,7 @@ from billing.lifecycle import InvoiceStatus
 from billing.models import Invoice, TopUp
 from billing.money import Money
 from billing.services import Because, lock_account, mark_payment_failed
+from metering.log_lines import log_committed
 from payments.models import LIVE_ATTEMPT, Collection, CollectionPart, Difference, PaymentAttempt
 from payments.provider import BillStatus, PaymentState, ProviderBill, ProviderPayment
 from payments.services.differences import Found, note_difference
@@ -111,6 +112,15 @@ def fail_attempt(
         refresh_account(collection.account_id, now=now)
         attempt.refresh_from_db()
         tell_of_failures(failed, attempt, now=now)
+        log_committed(
+            logger,
+            "payment failed",
+            attempt_id=attempt.pk,
+            collection_id=str(collection.pk),
+            account_id=collection.account_id,
+            status=status.value,
+            code=decline_code or code,
+        )
     return True
 
 

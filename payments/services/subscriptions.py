@@ -30,6 +30,7 @@ from payments.services.calling import Call, is_repeatable, last_call, make_call,
 from payments.services.customers import ensure_customer
 from payments.services.differences import Found, note_difference
 from payments.services.fee_differences import note_fee_differences
+from payments.services.forgotten import find_forgotten_subscription
 from payments.services.pausing import pause_after
 from payments.services.provider_subscriptions import (
     ENDS,
@@ -255,6 +256,8 @@ def _make(fees: FeeSubscription, want: Wanted, *, now: datetime) -> ProviderSubs
     was_asked = last_call(key) and not is_repeatable(key, now=now)
     if was_asked and (found := stripe.find_subscriptions(customer_id, named)):
         return found[0]
+    if forgotten := find_forgotten_subscription(fees, customer_id):
+        return forgotten
     order = SubscriptionOrder(
         customer_id,
         fees.asked_price_id,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -14,7 +11,6 @@ from random import Random
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection, connections
 from django.db.models import Sum
 
 from billing.lifecycle import InvoiceStatus
@@ -30,10 +26,10 @@ from payments.models import (
     PaymentMethod,
 )
 from payments.provider import ProviderError
-from payments.services import providing
 from payments.services.customers import ensure_customer
 from payments.services.settling import settle_bill
 from tests.billing.usage import bill, open_account, record_usage
+from tests.faults import dying
 from tests.local_stripe import LocalStripe
 from tests.payments.month import BILLED, collect
 
@@ -126,52 +122,12 @@ def _work(now: datetime, draw: Random, *, kills: bool) -> int:
     """Do some sweeps in a process of their own; return 1 if it was killed in the middle."""
     after = draw.randrange(1, MOST_STATEMENTS) if kills else None
     until = now + SWEEP * (SWEEPS_A_LIFE - 1)
-    status = _forked(lambda: collect(now, until=until), kill_after=after)
-    if os.WIFSIGNALED(status):
+    ended = dying.end(dying.begin(lambda: collect(now, until=until), kill_after=after))
+    if ended == -signal.SIGKILL:
         return 1
-    if status:
-        raise AssertionError(f"The worker failed with status {status}.")
+    if ended:
+        raise AssertionError(f"The worker failed with status {ended}.")
     return 0
-
-
-def _forked(work: Callable[[], object], *, kill_after: int | None) -> int:
-    # A connection that both sides of a fork used would be spoilt for both.
-    connections.close_all()
-    child = os.fork()
-    if child == 0:
-        try:
-            # So would one to the provider be.
-            providing._stripe.cache_clear()
-            with _killed(kill_after):
-                work()
-            os._exit(0)
-        except BaseException:  # noqa: BLE001 - it is printed, and the status tells
-            traceback.print_exc()
-            os._exit(1)
-    return os.waitpid(child, 0)[1]
-
-
-@contextmanager
-def _killed(after: int | None) -> Iterator[None]:
-    """Kill this process outright at its nth statement, before or after the database does it."""
-    if after is None:
-        yield
-        return
-    left = after
-
-    def count(execute: Callable[..., object], *statement: object) -> object:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        answer = execute(*statement)
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return answer
-
-    with connection.execute_wrapper(count):
-        yield
 
 
 def _customers_act(

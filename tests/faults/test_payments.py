@@ -18,7 +18,7 @@ from tests.local_stripe import API_KEY, LocalStripe
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(36000)]
 
 FIRST = int(os.environ.get("PAYMENT_SEED") or time.time())
-SEEDS = 1 if os.environ.get("PAYMENT_SEED") else int(os.environ.get("PAYMENT_SEEDS", "50"))
+SEEDS = 1 if os.environ.get("PAYMENT_SEED") else int(os.environ.get("PAYMENT_SEEDS", "25"))
 
 
 @pytest.fixture

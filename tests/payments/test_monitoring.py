@@ -15,6 +15,7 @@ from pytest_django.fixtures import Settings
 from payments import queries
 from payments.models import Collection, Difference, PaymentAttempt
 from soulbox import doctor
+from soulbox.tasks import take_figures
 from tests.billing.usage import open_account
 from tests.local_stripe import LocalStripe
 from tests.payments.month import BILLED, account_with_card, collect, invoice_of
@@ -50,6 +51,7 @@ def test_how_attempts_ended_is_counted_and_rated(stripe: LocalStripe) -> None:
     assert gauge("soulbox_payment_attempts_ended", status="failed") == 1
     assert gauge("soulbox_payment_attempts_failed", code="generic_decline") == 1
     assert gauge("soulbox_payment_attempts_failed", code="other") == 0
+    take_figures()
     assert gauge("soulbox_payments_balance", currency="USD") == 36
     assert gauge("soulbox_collections", status="open") == 1
     assert gauge("soulbox_collections", status="refused") == 0
@@ -75,7 +77,7 @@ def test_the_command_collects_and_says_what_became_of_it(stripe: LocalStripe) ->
 def test_the_command_collects_one_invoice_alone(stripe: LocalStripe) -> None:
     invoice = invoice_of(account_with_card(stripe))
     other = invoice_of(account_with_card(stripe, name="Eve"))
-    [row] = json.loads(printed("--invoice", str(invoice.number), "--json"))
+    [row] = json.loads(printed("--invoice", str(invoice.number), "--json"))["collections"]
     assert (row["invoices"], row["status"]) == (invoice.number, "paid")
     assert not Collection.objects.filter(parts__invoice=other).exists()
     with pytest.raises(CommandError, match="there is no invoice 9"):

@@ -113,7 +113,7 @@ def test_an_event_that_did_not_arrive_is_fetched(stripe: LocalStripe) -> None:
         (("--fetch",), "--fetch goes with --event"),
         (("--event", "evt_none"), "evt_none is not stored"),
         (("--event", "evt_none", "--fetch"), "evt_none was not fetched: "),
-        (("--since", "yesterday"), "invalid _moment value"),
+        (("--since", "yesterday"), "'yesterday' is not a time"),
     ],
 )
 def test_a_call_that_means_nothing_is_refused(

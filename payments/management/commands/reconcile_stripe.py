@@ -1,17 +1,29 @@
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from metering.command_line import (
+    WrongArgumentError,
+    add_dry_run,
+    add_json,
+    moment,
+    number,
+    progress,
+    write_json,
+)
 from payments.models import Difference, Reconciliation, WebhookEvent
 from payments.provider import ProviderError
 from payments.services.providing import provider
-from payments.services.reconciling import begin_reconciliation, take_look
+from payments.services.reconciling import (
+    begin_reconciliation,
+    rehearse_reconciliation,
+    take_look,
+)
 
-DIFFERENT, NOT_DONE = 1, 2
+_MOST_DAYS = 3650
 _COUNTS = (
     "events_fetched",
     "invoices_compared",
@@ -28,15 +40,19 @@ class Command(BaseCommand):
     help = (
         "Fetch events that did not come, compare invoices, payments and refunds both ways, put "
         "right what reading again puts right, and list the rest. Status 0: nothing differs; 1: "
-        "something does; 2: it was not done to the end. Cut off, it goes on where it was."
+        "something does, or it was not done to the end; 2: an argument is wrong. "
+        "Cut off, it goes on where it was."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take since when, and the form of the answer."""
         since = parser.add_mutually_exclusive_group()
-        since.add_argument("--since", help="ISO date or time; without an offset it is UTC")
-        since.add_argument("--days", type=int, help="so many days back")
-        parser.add_argument("--json", action="store_true", help="print JSON")
+        since.add_argument(
+            "--since", type=moment, help="ISO date or time; without an offset it is UTC"
+        )
+        since.add_argument("--days", type=number(1, _MOST_DAYS), help="so many days back")
+        add_dry_run(parser)
+        add_json(parser)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Compare. Raises CommandError with the statuses that the help says."""
@@ -44,37 +60,43 @@ class Command(BaseCommand):
         since = _since(options, now)
         try:
             provider()
-            row = begin_reconciliation(since=since, now=now)
-            while take_look(row.pk, now=datetime.now(UTC)):
-                pass
+            if options["dry_run"]:
+                row = rehearse_reconciliation(since=since, now=now)
+            else:
+                row = begin_reconciliation(since=since, now=now)
+                _look(row)
         except ProviderError as error:
-            raise CommandError(str(error), returncode=NOT_DONE) from error
-        row.refresh_from_db()
-        if row.ended_at is None:
-            raise CommandError("Another process is comparing. Try again.", returncode=NOT_DONE)
+            raise CommandError(str(error)) from error
+        if row.ended_at is None and not options["dry_run"]:
+            raise CommandError("Another process is comparing. Try again.")
         open_ones = list(Difference.objects.filter(settled_at__isnull=True).order_by("pk"))
         if options["json"]:
-            self.stdout.write(json.dumps(_summary(row, open_ones), indent=2))
+            write_json(self.stdout, {"dry_run": options["dry_run"], **_summary(row, open_ones)})
         else:
+            if options["dry_run"]:
+                self.stdout.write("Nothing is compared: this is a dry run.")
             self.stdout.write("\n".join(_lines(row, open_ones)))
         if open_ones:
-            raise CommandError(f"{len(open_ones)} differences are open.", returncode=DIFFERENT)
+            raise CommandError(f"{len(open_ones)} differences are open.")
+
+
+def _look(row: Reconciliation) -> None:
+    with progress("invoices, payments and refunds") as advance:
+        done = 0
+        while take_look(row.pk, now=datetime.now(UTC)):
+            row.refresh_from_db()
+            compared = row.invoices_compared + row.payments_compared + row.refunds_compared
+            advance(compared - done)
+            done = compared
+    row.refresh_from_db()
 
 
 def _since(options: dict[str, Any], now: datetime) -> datetime | None:
     if options["days"] is not None:
-        if not 0 < options["days"] <= 3650:
-            raise CommandError("--days: give a number from 1 to 3650.", returncode=NOT_DONE)
         return now - timedelta(days=options["days"])
-    if options["since"] is None:
-        return None
-    try:
-        since = datetime.fromisoformat(options["since"])
-    except ValueError:
-        raise CommandError("--since: give an ISO date or time.", returncode=NOT_DONE) from None
-    since = since.astimezone(UTC) if since.tzinfo else since.replace(tzinfo=UTC)
-    if since >= now:
-        raise CommandError("--since: give a time in the past.", returncode=NOT_DONE)
+    since: datetime | None = options["since"]
+    if since is not None and since >= now:
+        raise WrongArgumentError("--since: give a time in the past.")
     return since
 
 
