@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import logging
+from contextlib import suppress
 from dataclasses import dataclass
 
-from django.core.cache import cache
 from django.http import HttpRequest
-from redis.exceptions import RedisError
 
-logger = logging.getLogger(__name__)
+from billing.caching import CacheUnavailableError, with_cache
 
 QUARTER_S = 15 * 60
 HOUR_S = 60 * 60
@@ -33,19 +31,21 @@ SIGN_IN_OF_ADDRESS = Limit("sign-in-address", 200, QUARTER_S)
 MAIL_TO = Limit("mail-to", 4, HOUR_S)
 MAIL_FROM_ADDRESS = Limit("mail-from-address", 40, HOUR_S)
 
+_COUNT = """
+local tries = redis.call('INCR', KEYS[1])
+if tries == 1 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
+return tries
+"""
+
 
 def is_over(limit: Limit, *about: str) -> bool:
     """Count a try, and return whether there were too many. Without a cache none are counted."""
     key = _key(limit, *about)
     try:
-        cache.add(key, 0, limit.within_s)
-        return cache.incr(key) > limit.most
-    except ValueError:
-        # It expired between the two.
+        tries: int = with_cache(lambda client: client.eval(_COUNT, 1, key, limit.within_s))
+    except CacheUnavailableError:
         return False
-    except RedisError:
-        logger.warning("tries are not counted: the cache does not answer")
-        return False
+    return tries > limit.most
 
 
 def may_mail(address: str, request: HttpRequest) -> bool:
@@ -59,10 +59,9 @@ def may_mail(address: str, request: HttpRequest) -> bool:
 
 def forget(limit: Limit, *about: str) -> None:
     """Count from nothing again, after a try that was right."""
-    try:
-        cache.delete(_key(limit, *about))
-    except RedisError:
-        logger.warning("tries are not forgotten: the cache does not answer")
+    key = _key(limit, *about)
+    with suppress(CacheUnavailableError):
+        with_cache(lambda client: client.unlink(key))
 
 
 def address_of(request: HttpRequest) -> str:

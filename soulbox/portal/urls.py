@@ -3,6 +3,7 @@ from __future__ import annotations
 from django.urls import path
 
 from soulbox.portal.views import (
+    account,
     account_switch,
     api_keys,
     budgets,
@@ -32,6 +33,8 @@ urlpatterns = [
     path("sign-up/mailed", sign_up.SignUpMailed.as_view(), name="sign-up-mailed"),
     path("sign-up/<token>", sign_up.SignUpConfirmed.as_view(), name="sign-up-confirmed"),
     path("invitations/<token>", invitation.AcceptInvitation.as_view(), name="invitation"),
+    path("account", account.AccountPage.as_view(), name="account"),
+    path("account/close", account.AccountClose.as_view(), name="account-close"),
     path("account-switch", account_switch.SwitchAccount.as_view(), name="account-switch"),
     path("invoices", invoices.Invoices.as_view(), name="invoices"),
     path("invoices/<int:pk>", invoices.InvoicePage.as_view(), name="invoice"),
@@ -73,6 +76,7 @@ urlpatterns = [
     ),
     path("budgets", budgets.Budgets.as_view(), name="budgets"),
     path("budgets/<int:pk>", budgets.BudgetPage.as_view(), name="budget"),
+    path("budgets/<int:pk>/remove", budgets.BudgetRemove.as_view(), name="budget-remove"),
     path("sandboxes", sandboxes.Sandboxes.as_view(), name="sandboxes"),
     path("sandboxes/live", sandboxes.LiveSandboxes.as_view(), name="sandboxes-live"),
     path("api-keys", api_keys.ApiKeys.as_view(), name="api-keys"),

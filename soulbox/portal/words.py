@@ -61,8 +61,8 @@ _BYTES = ((2**40, "TB"), (2**30, "GB"), (2**20, "MB"), (2**10, "kB"))
 
 
 def money_words(money: Money) -> str:
-    """Return an amount with a comma between thousands: 1,234.50 USD."""
-    return f"{Decimal(money.text):,} {money.currency}"
+    """Return an amount with a comma between thousands, and a true minus: −1,234.50 USD."""
+    return f"{Decimal(money.text):,} {money.currency}".replace("-", "\N{MINUS SIGN}")
 
 
 def quantity_words(meter: Meter, stored: int) -> str:

@@ -14,7 +14,7 @@ from pytest_django.fixtures import Settings
 
 from billing.models import Account, ApiKey, Budget, Invitation, Membership, TopUp
 from billing.queries import current_usage
-from billing.services import Actor, authenticate_api_key, invite
+from billing.services import Actor, authenticate_api_key, invite, look_at_caps
 from billing.services.invitations import _token_of
 from metering.summaries import summarise_usage
 from soulbox.portal import mails, tasks
@@ -193,16 +193,40 @@ def invitation_of(account: Account, address: str) -> str:
     return f"/invitations/{_token_of(Invitation.objects.get().pk)}"
 
 
-def test_a_budget_is_kept_changed_and_its_name_is_its_own(account: Account) -> None:
+def test_a_budget_is_kept_changed_removed_and_its_name_is_its_own(account: Account) -> None:
     client = member_of(account)
     said = {"name": "Month", "amount": "500", "thresholds": "50,100", "is_active": "on"}
     assert client.post("/budgets", said)["Location"] == "/budgets"
     assert "Another budget has this name." in words_of(client.post("/budgets", said))
-    assert "Use an amount above 0." in words_of(client.post("/budgets", said | {"amount": "0"}))
+    assert "Use an amount above 0." in words_of(
+        client.post("/budgets", said | {"name": "B", "amount": "0"})
+    )
     budget = Budget.objects.get()
-    client.post(f"/budgets/{budget.pk}", {"name": "Month", "amount": "700", "thresholds": "80"})
+    page = words_of(client.get(f"/budgets/{budget.pk}"))
+    assert 'value="500.00"' in page
+    change = {"name": "Month", "amount": "700", "thresholds": "80", "alert_amounts": "9.5,100"}
+    client.post(f"/budgets/{budget.pk}", change | {"hard_cap": "on"})
     budget.refresh_from_db()
     assert (budget.amount, budget.thresholds, budget.is_active) == (700, [80], False)
+    assert (budget.alert_amounts, budget.hard_cap) == ([Decimal("9.5"), 100], True)
+    assert 'value="9.50,100.00"' in words_of(client.get(f"/budgets/{budget.pk}"))
+    assert "80 %, 9.50 USD, 100.00 USD" in words_of(client.get("/budgets"))
+    client.post(f"/budgets/{budget.pk}/remove")
+    assert not Budget.objects.exists()
+
+
+def test_a_hard_cap_that_is_reached_is_shown_and_lifted_by_raising_it(account: Account) -> None:
+    client = member_of(account)
+    said = {"name": "Month", "amount": "1", "thresholds": "100", "is_active": "on"}
+    record_usage(account.pk, NOON, cpu_s=1_000_000)
+    client.post("/budgets", said | {"hard_cap": "on"})
+    look_at_caps(NOON)
+    page = words_of(client.get("/budgets"))
+    assert "Reached: sandboxes are stopped" in page
+    assert "11.00 USD was used above it." in page
+    budget = Budget.objects.get()
+    client.post(f"/budgets/{budget.pk}", said | {"hard_cap": "on", "amount": "9999"})
+    assert "On, hard cap" in words_of(client.get("/budgets"))
 
 
 @pytest.mark.parametrize("path", ["/", "/sign-in", "/invoices/1", "/invitations/x"])

@@ -4,7 +4,9 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
+from billing.caching import CacheUnavailableError
 from billing.models import Account
+from soulbox.portal.throttle import SIGN_IN
 from tests.billing.usage import NOON, open_account
 from tests.portal.conftest import SetClock
 from tests.portal.members import PASSWORD, add_member, signed_in, words_of
@@ -86,3 +88,17 @@ def test_staff_without_an_account_are_told_so(set_clock: SetClock) -> None:
     assert answer.status_code == 404
     assert "member of no account" in words_of(answer)
     assert Account.objects.count() == 0
+
+
+def test_a_silent_cache_keeps_nobody_out(
+    ada: User, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(_use: object) -> None:
+        raise CacheUnavailableError
+
+    monkeypatch.setattr("soulbox.portal.throttle.with_cache", silent)
+    del ada
+    for _ in range(SIGN_IN.most + 1):
+        assert "do not belong together" in words_of(sign_in(client, "ada", "wrong"))
+    sign_in(client, "ada")
+    assert client.get("/").status_code == 200

@@ -57,6 +57,11 @@ PUBLIC: dict[str, list[Rule]] = {
 }
 RULES: dict[str, list[Rule]] = PUBLIC | {
     "overview": [Rule("/", "GET", Role.VIEWER)],
+    "account": [Rule("/account", "GET", Role.OWNER), Rule("/account", "POST", Role.OWNER)],
+    "account-close": [
+        Rule("/account/close", "GET", Role.OWNER),
+        Rule("/account/close", "POST", Role.OWNER),
+    ],
     "account-switch": [Rule("/account-switch", "POST", Role.VIEWER)],
     "invoices": [Rule("/invoices", "GET", Role.VIEWER)],
     "invoice": [Rule("/invoices/{invoice}", "GET", Role.VIEWER, names_a_row=True)],
@@ -85,6 +90,7 @@ RULES: dict[str, list[Rule]] = PUBLIC | {
         Rule("/budgets/{budget}", "GET", Role.BILLING, names_a_row=True),
         Rule("/budgets/{budget}", "POST", Role.BILLING, names_a_row=True),
     ],
+    "budget-remove": [Rule("/budgets/{budget}/remove", "POST", Role.BILLING, names_a_row=True)],
     "sandboxes": [Rule("/sandboxes", "GET", Role.VIEWER)],
     "sandboxes-live": [Rule("/sandboxes/live", "GET", Role.VIEWER)],
     "api-keys": [Rule("/api-keys", "GET", Role.OWNER)],
@@ -199,6 +205,7 @@ def test_each_visitor_gets_what_they_may(
 def state_of(account: Account) -> list[object]:
     """Return what visitors might change of the account."""
     return [
+        Account.objects.filter(pk=account.pk).values().get(),
         list(Membership.objects.filter(account=account).order_by("pk").values()),
         list(Subscription.objects.filter(account=account).order_by("pk").values()),
         list(PaymentMethod.objects.filter(account=account).order_by("pk").values()),

@@ -23,9 +23,10 @@ from pypdf import PdfReader
 from pytest_django.fixtures import Settings
 from pytest_django.live_server_helper import LiveServer
 
-from billing.models import Account, Budget, Membership
+from billing.models import Account, Budget, EventType, Invitation, Membership
 from billing.services import Actor, invite, issue_api_key
-from billing.services.webhook_endpoints import add_endpoint
+from billing.services.invitations import _token_of
+from billing.services.webhook_endpoints import EndpointChange, add_endpoint, change_endpoint
 from metering.summaries import summarise_usage
 from payments.models import PaymentMethod
 from tests.billing.usage import NOON, bill, open_account, record_usage
@@ -77,6 +78,9 @@ class Visitor(Desk):
         assert self.page.evaluate("audit.overflow()") == [0, []], self.page.url
         assert self.page.evaluate("audit.nameless()") == [], self.page.url
         assert self.page.evaluate("audit.small()") == [], self.page.url
+        assert self.page.evaluate("audit.aside()") == [], self.page.url
+        assert self.page.evaluate("audit.faint()") == [], self.page.url
+        assert self.page.evaluate("audit.frame()") == [1, 1, [], []], self.page.url
 
     def tab_through(self) -> None:
         """Go through the page with the tab key alone: all controls come by, each seen in focus."""
@@ -118,8 +122,9 @@ def visiting(
     look: Look = "light",
 ) -> Iterator[Visitor]:
     """Let somebody visit in a window of their own; no page may cause a fault."""
+    # At rest: a colour on its way to another is neither of the two that are held to be legible.
     context: BrowserContext = browser.new_context(
-        viewport={"width": size[0], "height": size[1]}, color_scheme=look
+        viewport={"width": size[0], "height": size[1]}, color_scheme=look, reduced_motion="reduce"
     )
     context.add_init_script(path=AUDITS)
     visitor = Visitor(context, address)
@@ -160,11 +165,22 @@ def busy_account() -> Account:
     add_member(account, "grace", Membership.Role.VIEWER)
     issue_api_key(account.pk, name="FinOps script", now=NOON)
     add_endpoint(account.pk, url="https://example.com/hooks/soulbox", now=NOON)
+    long_url = f"https://hooks.example.com/{'a-long-path/' * 5}"
+    types = [EventType.INVOICE_PAID, EventType.INVOICE_FINALIZED, EventType.BUDGET_CAPPED]
+    off = add_endpoint(account.pk, url=long_url, event_types=types, now=NOON).row
+    change_endpoint(off.pk, EndpointChange(is_enabled=False), now=NOW)
     owner = Actor(Membership.Role.OWNER)
     invite(account.pk, email="bea@example.com", role=Membership.Role.BILLING, by=owner, now=NOW)
     return account
 
 
+OUTSIDE = {
+    "sign-in": "/sign-in",
+    "password": "/password",
+    "password-mailed": "/password/mailed",
+    "sign-up": "/sign-up",
+    "invitation": "/invitations/{token}",
+}
 PAGES = {
     "overview": "/",
     "invoices": "/invoices",
@@ -176,8 +192,11 @@ PAGES = {
     "members": "/members",
     "sandboxes": "/sandboxes",
     "budgets": "/budgets",
+    "budget": "/budgets/{budget}",
     "api-keys": "/api-keys",
     "webhooks": "/webhooks",
+    "account": "/account",
+    "account-close": "/account/close",
 }
 
 
@@ -186,25 +205,78 @@ PAGES = {
 def test_every_page_fits_is_named_and_reached_by_keyboard(
     browser: Browser,
     live_server: LiveServer,
+    settings: Settings,
     set_clock: SetClock,
     pictures: Path,
     size: tuple[int, int],
     look: Look,
 ) -> None:
+    settings.SIGN_UP = "open"
     set_clock(NOW)
     account = busy_account()
     add_member(account, "ada")
-    invoice = account.invoices.get().pk
+    token = _token_of(Invitation.objects.get().pk)
+    rows = {"invoice": account.invoices.get().pk, "budget": account.budgets.all()[0].pk}
     with visiting(browser, live_server.url, pictures, size, look) as visitor:
-        visitor.open("/sign-in")
-        visitor.check_page()
-        visitor.page.screenshot(path=pictures / f"sign-in-{size[0]}-{look}.png", full_page=True)
-        visitor.sign_in_as("ada")
-        for name, path in PAGES.items():
-            visitor.open(path.format(invoice=invoice))
+
+        def check(name: str) -> None:
             visitor.check_page()
             visitor.page.screenshot(path=pictures / f"{name}-{size[0]}-{look}.png", full_page=True)
             visitor.tab_through()
+
+        for name, path in OUTSIDE.items():
+            visitor.open(path.format(token=token))
+            check(name)
+        visitor.sign_in_as("ada")
+        for name, path in PAGES.items():
+            visitor.open(path.format(**rows))
+            check(name)
+        # What comes after a form: a refusal, and a secret.
+        visitor.open("/budgets")
+        visitor.fill("name", "Month")
+        visitor.fill("amount", "0")
+        visitor.page.get_by_role("button", name="Keep the budget").click()
+        expect(visitor.page.locator("[aria-invalid=true], [role=alert]").first).to_be_visible()
+        check("budget-refused")
+        visitor.open("/api-keys")
+        visitor.fill("name", "Nightly")
+        visitor.page.get_by_role("button", name="Make the key").click()
+        visitor.sees("It is shown this once.")
+        check("secret")
+
+
+def test_the_keyboard_skips_the_menu_and_opens_it(
+    browser: Browser, live_server: LiveServer, set_clock: SetClock, pictures: Path
+) -> None:
+    set_clock(NOW)
+    add_member(open_account("Ada Ltd"), "ada")
+    with visiting(browser, live_server.url, pictures, SMALL) as visitor:
+        page = visitor.page
+        visitor.sign_in_as("ada")
+        visitor.open("/credits")
+        page.keyboard.press("Tab")
+        skip = page.get_by_role("link", name="Skip to content")
+        expect(skip).to_be_in_viewport()
+        page.keyboard.press("Enter")
+        expect(page.locator("main")).to_be_focused()
+        page.keyboard.press("Tab")
+        expect(page.locator("main :focus")).to_have_count(1)
+        menu = page.get_by_role("navigation", name="Pages")
+        expect(menu).to_be_hidden()
+        page.get_by_role("button", name="Menu").press("Enter")
+        expect(menu).to_be_visible()
+        visitor.check_page()
+        page.screenshot(path=pictures / "menu-360-light.png")
+        page.keyboard.press("Tab")
+        expect(menu.get_by_role("button", name="Close")).to_be_focused()
+        page.keyboard.press("Tab")
+        expect(menu.get_by_role("link", name="Overview")).to_be_focused()
+        page.keyboard.press("Escape")
+        expect(menu).to_be_hidden()
+        page.get_by_role("button", name="Menu").press("Enter")
+        menu.get_by_role("button", name="Close").press("Enter")
+        expect(menu).to_be_hidden()
+        expect(page.get_by_role("button", name="Menu")).to_be_focused()
 
 
 def test_a_customer_reads_usage_changes_plan_adds_a_card_and_downloads_a_pdf(

@@ -4,10 +4,10 @@ from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 
 from billing import services
+from billing.api.files import file_response
 from billing.models import CreditNote, Invoice, InvoiceFile
 from billing.outstanding import with_outstanding
 from billing.queries import credit_notes_of, invoices_of
-from billing.views import file_response
 from payments.dunning_queries import payment_state, standing_of
 from payments.failures import failure_words
 from payments.models import PaymentAttempt
