@@ -52,6 +52,7 @@ def state(account_id: UUID, host_id: UUID) -> dict[str, object]:
         "cpu_ns": int(records.aggregate(total=Sum("cpu_ns"))["total"] or 0),
         "expected_cpu_ns": expected,
         "newest_ms": newest_ms,
+        "lost": StreamCursor.objects.get(host_id=host_id).lost_batch_count,
         "folded": StreamCursor.objects.get(host_id=host_id).sample_count,
         "state": host.state,
     }

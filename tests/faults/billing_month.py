@@ -99,7 +99,7 @@ def _open(name: str, random: Random, start: datetime, end: datetime) -> Customer
 
 def find_faults(customers: Sequence[Customer]) -> list[str]:
     """Return what is wrong with the invoices of these customers, a sentence each."""
-    return [*_wrong_invoices(customers), *_wrong_accounts(customers), *_wrong_numbers()]
+    return [*_wrong_invoices(customers), *_wrong_accounts(customers), *wrong_numbers()]
 
 
 def _wrong_invoices(customers: Sequence[Customer]) -> Iterator[str]:
@@ -135,7 +135,7 @@ def _wrong_accounts(customers: Sequence[Customer]) -> Iterator[str]:
             yield f"{account.pk} used {used.get(account.pk)} of its credit"
 
 
-def _wrong_numbers() -> Iterator[str]:
+def wrong_numbers() -> Iterator[str]:
     counters = NumberSeries.objects.order_by("year")
     expected = [
         f"{counter.year}-{number:06d}"

@@ -51,7 +51,7 @@ class Installation:
             check=True,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         ).stdout
 
     def ask(self, what: str) -> dict[str, int | str]:
@@ -145,6 +145,18 @@ def test_redis_killed_outright_is_given_back_and_metering_goes_on(
         os.kill(client.info()["process_id"], signal.SIGKILL)
     state = installation.wait_for_readings_after(now_ms() + 4000)
     assert_nothing_is_lost_or_counted_twice(state)
+
+
+def test_a_redis_that_lost_all_its_data_costs_no_counter_and_says_so(
+    installation: Installation,
+) -> None:
+    before = installation.wait_for_readings_after(now_ms())
+    with installation.redis() as client:
+        # Streams, numbers of batches, tasks and where they are sent.
+        client.flushall()
+    state = installation.wait_for_readings_after(now_ms() + 4000)
+    assert_nothing_is_lost_or_counted_twice(state)
+    assert int(state["lost"]) > int(before["lost"])
 
 
 def test_a_full_redis_is_seen_and_metering_goes_on_when_there_is_room(

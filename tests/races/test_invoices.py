@@ -19,6 +19,7 @@ from billing.models import (
     NumberSeries,
     Subscription,
 )
+from billing.services import subscription_events, subscriptions
 from metering.models import AccountRegistration
 from tests.billing.usage import (
     AFTER_MAY,
@@ -30,6 +31,8 @@ from tests.billing.usage import (
     record_first_invoice,
     record_usage,
 )
+from tests.races.test_caps import meet_before
+from tests.races.test_members import without_a_lock
 from tests.races.workers import WORKERS, run_at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -151,6 +154,21 @@ def test_two_plans_chosen_at_once_leave_one_active_subscription() -> None:
     assert Subscription.objects.filter(expires_at=None).count() == 1
     balance = credits_left(account, MAY).amount
     assert 0 < balance < 300
+
+
+def test_without_the_accounts_lock_two_choose_and_one_of_them_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    account = open_account()
+    for module in (subscriptions, subscription_events):
+        monkeypatch.setattr(module, "lock_account", without_a_lock)
+    meet_before(monkeypatch, subscriptions, "_drop_changes_to_come")
+
+    def choose(number: int) -> None:
+        plan = ("professional", "team")[number]
+        services.subscribe(account.pk, plan_code=plan, now=NOON)
+
+    assert sorted(run_at_once(choose, workers=2)) == [0, 1]
 
 
 def test_two_workers_opening_the_same_account_open_one() -> None:
