@@ -10,4 +10,8 @@ class SoulboxConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the system checks, which need the settings, and where tasks are sent to."""
-        from soulbox import celery, checks  # noqa: F401, PLC0415 - importing them registers them
+        from soulbox import (  # noqa: PLC0415 - importing them registers them
+            celery,  # noqa: F401 - as above
+            checks,  # noqa: F401 - as above
+            sign_in_log,  # noqa: F401 - as above
+        )

@@ -21,6 +21,28 @@ from soulbox.keeper import postgresql_programs
 # pg_dump names it for every server, and those before PostgreSQL 17 do not know it.
 UNKNOWN_TO_OLDER_SERVERS = b"SET transaction_timeout = 0;\n"
 PREAMBLE_LINES = 60
+# Ids that were given out after the dump live on elsewhere: in links, at the payment provider, in
+# what customers were sent. None of them is given again. A sequence too short for it is left alone.
+IDS_AHEAD = 1_000_000
+_AFTERWARDS = """
+DO $after$
+DECLARE
+    ids record;
+    ahead CONSTANT bigint := %s;
+BEGIN
+    FOR ids IN SELECT format('%I.%I', schemaname, sequencename) AS name, last_value AS last
+                 FROM pg_catalog.pg_sequences
+                WHERE schemaname = 'public' AND max_value > 100 * ahead LOOP
+        PERFORM pg_catalog.setval(ids.name, coalesce(ids.last, 0) + ahead);
+    END LOOP;
+    IF pg_catalog.to_regclass('public.payments_restoration') IS NOT NULL THEN
+        INSERT INTO public.payments_restoration (restored_at) VALUES (pg_catalog.now());
+    END IF;
+END
+$after$;
+"""
+# What is cut off must not be committed as if it were all.
+_CUT_OFF = b"DO $$ BEGIN RAISE EXCEPTION 'The dump cannot be read to its end.'; END $$;\n"
 
 
 class BackupError(Exception):
@@ -38,27 +60,56 @@ def dump(file: Path) -> None:
 def restore(file: Path) -> None:
     """Fill an empty database from the file: all of it, or nothing. Raises BackupError.
 
-    The server needs the same two roles as the one the file came from.
+    The server needs the same two roles as the one the file came from. Marks the database as
+    `mark_restored` does.
     """
     program = [str(postgresql_programs() / "pg_restore"), "--no-owner", "--file=-", str(file)]
     with subprocess.Popen(program, stdout=subprocess.PIPE) as reader:  # noqa: S603 - our own program
-        _run(
-            "psql",
-            "--quiet",
-            "--no-psqlrc",
-            "--output=/dev/null",
-            "--single-transaction",
-            "--set=ON_ERROR_STOP=1",
-            settings.DATABASE_OWNER_URL,
-            script=_for_any_server(cast("IO[bytes]", reader.stdout)),
-        )
-    if reader.returncode != 0:
-        raise BackupError(f"{file} is not a dump that pg_restore can read.")
+        try:
+            _run(
+                "psql",
+                "--quiet",
+                "--no-psqlrc",
+                "--output=/dev/null",
+                "--single-transaction",
+                "--set=ON_ERROR_STOP=1",
+                settings.DATABASE_OWNER_URL,
+                script=_for_any_server(reader),
+            )
+        except BackupError:
+            # One that was told to stop reading had no fault of its own.
+            if (reader.poll() or 0) > 0:
+                raise BackupError(f"{file} is not a whole dump that pg_restore can read.") from None
+            raise
 
 
-def _for_any_server(script: IO[bytes]) -> Iterator[bytes]:
+def mark_restored() -> None:
+    """Say that the database was put back to an earlier state: what is in it may be behind.
+
+    What was asked of the payment provider since is looked for there before it is asked again, and
+    no id is given twice. `restore` does this by itself. To repeat it does no harm. Raises
+    BackupError.
+    """
+    _run(
+        "psql",
+        "--quiet",
+        "--no-psqlrc",
+        "--single-transaction",
+        "--set=ON_ERROR_STOP=1",
+        settings.DATABASE_OWNER_URL,
+        script=[_afterwards()],
+    )
+
+
+def _for_any_server(reader: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    script = cast("IO[bytes]", reader.stdout)
     preamble = (line for line in islice(script, PREAMBLE_LINES) if line != UNKNOWN_TO_OLDER_SERVERS)
-    return chain(preamble, script)
+    yield from chain(preamble, script)
+    yield _CUT_OFF if reader.wait() else _afterwards()
+
+
+def _afterwards() -> bytes:
+    return _AFTERWARDS.replace("%s", str(IDS_AHEAD)).encode()
 
 
 def _run(name: str, *arguments: str, script: Iterable[bytes] = ()) -> None:

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+import inspect
 import os
+from typing import Any
 
-from celery import Celery, signals
+from celery import Celery, Task, signals
 from django.conf import settings
+from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 from soulbox.services import start_background_process
+from soulbox.tracing import send_rest, start_tracing
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "soulbox.settings")
+
+QUEUES = ("aggregate", "billing", "payments", "default")
+"""Whose workers serve everybody; each host has one of its own besides."""
+CANARY_INTERVAL_S = 30
 
 app = Celery("soulbox")
 app.config_from_object("django.conf:settings", namespace="CELERY")
@@ -21,9 +29,50 @@ def _start_safely(**_sender: object) -> None:
     start_background_process()
 
 
-def _every(task: str, *, seconds: float, queue: str) -> dict[str, object]:
+@signals.worker_process_init.connect
+def _trace_worker(**_sender: object) -> None:
+    """Trace in each of the worker's children: what sends does not come along in a fork."""
+    start_tracing("worker")
+
+
+@signals.worker_process_shutdown.connect
+def _send_rest_of_traces(**_sender: object) -> None:
+    send_rest()
+
+
+@signals.beat_init.connect
+def _trace_beat(**_sender: object) -> None:
+    start_tracing("beat")
+
+
+@signals.task_prerun.connect
+def _name_task(
+    task_id: str, task: Task[Any, Any], args: Any = (), kwargs: Any = None, **_sender: object
+) -> None:
+    """Let what is logged meanwhile say in which task, and about whom."""
+    bind_contextvars(task=task.name, task_id=task_id, **_ids(task, args, kwargs or {}))
+
+
+@signals.task_postrun.connect
+def _forget_task(
+    task: Task[Any, Any], args: Any = (), kwargs: Any = None, **_sender: object
+) -> None:
+    unbind_contextvars("task", "task_id", *_ids(task, args, kwargs or {}))
+
+
+def _ids(task: Task[Any, Any], args: Any, kwargs: Any) -> dict[str, Any]:
+    """Return the ids that a task is given, by their names; nothing else it is given is told."""
+    try:
+        given = inspect.signature(task.run).bind_partial(*args, **kwargs).arguments
+    except TypeError:
+        return {}
+    return {name: value for name, value in given.items() if name.endswith("_id")}
+
+
+def _every(task: str, *args: str, seconds: float, queue: str) -> dict[str, object]:
     # A tick nobody took within its own interval is worth nothing: the next one is there.
-    return {"task": task, "schedule": seconds, "options": {"queue": queue, "expires": seconds}}
+    options = {"queue": queue, "expires": seconds}
+    return {"task": task, "args": args, "schedule": seconds, "options": options}
 
 
 # Intervals only, in UTC: a crontab entry missed during an outage would wait for its next date.
@@ -86,6 +135,15 @@ app.conf.beat_schedule = {
     "summarise usage": _every(
         "metering.tasks.summarise_touched_days", seconds=60 * 60, queue="default"
     ),
+    "choose told accounts": _every(
+        "metering.tasks.choose_told_accounts", seconds=5 * 60, queue="default"
+    ),
+    "take figures": _every("soulbox.tasks.take_figures", seconds=60, queue="default"),
     "clean up metering": _every("metering.tasks.clean_up", seconds=24 * 60 * 60, queue="default"),
     "audit usage": _every("metering.tasks.audit_usage", seconds=24 * 60 * 60, queue="default"),
+} | {
+    f"canary of {queue}": _every(
+        "soulbox.tasks.sing", queue, seconds=CANARY_INTERVAL_S, queue=queue
+    )
+    for queue in QUEUES
 }

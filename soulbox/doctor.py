@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 
 from django.conf import settings
-from django.db import DatabaseError, connections
-from django.db.migrations.executor import MigrationExecutor
+from django.db import DatabaseError
 
 from metering.pace import MEMORY_LIMIT
 from metering.queries import HostState, host_states, stream_lag, table_problems
@@ -16,15 +14,11 @@ from metering.stream import StreamUnavailableError, memory_share
 from payments import queries
 from payments.provider import ProviderError
 from payments.services.providing import provider
+from soulbox import doctor_machine, doctor_servers
+from soulbox.canaries import missing
+from soulbox.findings import Finding, good, note, wrong
+from soulbox.health import pending_migrations
 from soulbox.services import ServicesError, refuse_unsafe_settings
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    is_good: bool
-    text: str
 
 
 def examine(*, now: datetime) -> list[Finding]:
@@ -33,9 +27,26 @@ def examine(*, now: datetime) -> list[Finding]:
     if not all(finding.is_good for finding in findings):
         return findings
     tables = list(_tables())
-    findings += [*tables, *_stream(), *_hosts(now)]
+    findings += [
+        *doctor_servers.postgresql(),
+        *doctor_servers.redis_servers(),
+        *doctor_servers.broker(),
+        *doctor_machine.django_settings(),
+        *doctor_machine.disks(),
+        *doctor_machine.fonts(),
+        *doctor_machine.static_files(),
+        *doctor_machine.mail_server(),
+        *tables,
+        *_stream(),
+    ]
     if all(finding.is_good for finding in tables):
-        findings += _payments(now)
+        findings += [
+            *doctor_machine.partitions(now=now),
+            *_hosts(now),
+            *doctor_machine.engines(),
+            *_workers(now),
+            *_payments(now),
+        ]
     return findings
 
 
@@ -52,8 +63,7 @@ def _services() -> Iterator[Finding]:
 
 def _tables() -> Iterator[Finding]:
     try:
-        executor = MigrationExecutor(connections["default"])
-        waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
+        waiting = pending_migrations()
     except DatabaseError as error:
         yield Finding(is_good=False, text=f"The tables cannot be looked at: {error}")
         return
@@ -86,13 +96,23 @@ def _hosts(now: datetime) -> Iterator[Finding]:
         yield Finding(is_good=is_good, text=_about(state))
 
 
+def _workers(now: datetime) -> Iterator[Finding]:
+    silent = missing(now=now)
+    for queue in silent:
+        yield Finding(
+            is_good=False,
+            text=f"No worker took a task of the queue {queue} lately, or beat is down",
+        )
+    if not silent:
+        yield Finding(is_good=True, text="beat sends, and the workers of each queue take")
+
+
 def _payments(now: datetime) -> Iterator[Finding]:
     if not settings.STRIPE_API_KEY:
         # That is a way to run it, and no fault.
-        yield Finding(
-            is_good=True, text="STRIPE_API_KEY is not set: invoices wait, nothing is collected"
-        )
+        yield note("STRIPE_API_KEY is not set: invoices wait, nothing is collected")
         return
+    yield from _keys_of_stripe()
     mode = "test" if "_test_" in settings.STRIPE_API_KEY else "live"
     try:
         next(provider().events(since=now, only_undelivered=True), None)
@@ -100,8 +120,6 @@ def _payments(now: datetime) -> Iterator[Finding]:
         yield Finding(is_good=False, text=f"Stripe ({mode} mode) does not answer: {error}")
     else:
         yield Finding(is_good=True, text=f"Stripe answers, in {mode} mode")
-    if not settings.STRIPE_WEBHOOK_SECRETS:
-        yield Finding(is_good=False, text="STRIPE_WEBHOOK_SECRET is not set: no webhook is taken")
     unknown, differences = queries.unknown_attempts(), sum(queries.open_differences().values())
     yield Finding(is_good=not differences, text=f"{differences} differences with Stripe are open")
     yield Finding(is_good=True, text=f"{unknown} payment attempts have no answer at this moment")
@@ -111,6 +129,22 @@ def _payments(now: datetime) -> Iterator[Finding]:
     ):
         when = f"{at:%Y-%m-%d %H:%M} UTC" if at else "never"
         yield Finding(is_good=True, text=f"The last {what}: {when}")
+
+
+def _keys_of_stripe() -> Iterator[Finding]:
+    if not settings.STRIPE_API_KEY.startswith(("sk_test_", "sk_live_", "rk_test_", "rk_live_")):
+        yield wrong("STRIPE_API_KEY is no secret key (sk_…) or restricted key (rk_…) of Stripe")
+    is_open = settings.EMBEDDED is None and not settings.DEBUG
+    if settings.STRIPE_IS_TEST and is_open:
+        yield note("STRIPE_API_KEY is a test key: no real money is collected")
+    if not (settings.STRIPE_IS_TEST or is_open):
+        yield wrong("STRIPE_API_KEY is a live key where things are tried: take a test key")
+    if not settings.STRIPE_WEBHOOK_SECRETS:
+        yield wrong("STRIPE_WEBHOOK_SECRET is not set: no webhook is taken")
+    elif not all(secret.startswith("whsec_") for secret in settings.STRIPE_WEBHOOK_SECRETS):
+        yield wrong("STRIPE_WEBHOOK_SECRET is no signing secret (whsec_…) of a webhook endpoint")
+    else:
+        yield good("STRIPE_WEBHOOK_SECRET is set")
 
 
 def _about(state: HostState) -> str:

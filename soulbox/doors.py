@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from http import HTTPStatus
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -13,18 +15,26 @@ from django.http import HttpRequest, HttpResponseBase
 from django.middleware.http import ConditionalGetMiddleware
 from django.views import defaults
 from psycopg.pq import TransactionStatus
+from structlog.contextvars import bound_contextvars, unbind_contextvars
 
 from billing.api.problems import problem_response
+from soulbox.logs import REQUESTS
+from soulbox.metrics import metrics
 
 Answer = Callable[[HttpRequest], HttpResponseBase]
 
+requests = logging.getLogger(REQUESTS)
+
 API = "/api/"
+METRICS = "/metrics"
 LARGEST_BODY_BYTES = 256 * 1024
 READS_MORE = ("/api/v1/metering/", "/api/v1/webhook/stripe")
 """These have limits of their own, which are higher."""
 STATEMENT_TIME_MS = 5000
 """No statement of a call of the API takes longer; what does is ended by the database."""
 REQUEST_ID = "X-Request-ID"
+WHO = ("account_id", "user_id", "operator", "host_id")
+"""What whoever finds out who asks lets the log say, until the answer."""
 
 _ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _TIME_SET = "soulbox_statement_time_ms"
@@ -37,11 +47,32 @@ def request_id(answer: Answer) -> Answer:
         given = request.headers.get(REQUEST_ID, "")
         name = given if _ID.fullmatch(given) else uuid4().hex
         request.request_id = name  # type: ignore[attr-defined]  # read by request_id_of
-        response = answer(request)
+        # What is logged meanwhile says for whom.
+        begun = monotonic()
+        with bound_contextvars(request_id=name):
+            try:
+                response = answer(request)
+                _log(request, response, took_ms=(monotonic() - begun) * 1000)
+            finally:
+                unbind_contextvars(*WHO)
         response.headers[REQUEST_ID] = name
         return response
 
     return middleware
+
+
+def _log(request: HttpRequest, response: HttpResponseBase, *, took_ms: float) -> None:
+    # The route and not the address: that has tokens in it, and queries.
+    match = request.resolver_match
+    requests.info(
+        "request",
+        extra={
+            "method": request.method,
+            "route": match.route if match else "",
+            "status": response.status_code,
+            "ms": round(took_ms, 1),
+        },
+    )
 
 
 def api_limits(answer: Answer) -> Answer:
@@ -60,6 +91,18 @@ def api_limits(answer: Answer) -> Answer:
             )
         with connection.execute_wrapper(_within(STATEMENT_TIME_MS)):
             return answer(request)
+
+    return middleware
+
+
+def scrapes(answer: Answer) -> Answer:
+    """Answer /metrics by whatever name: a monitor knows each process by the address it has inside.
+
+    ALLOWED_HOSTS has the names that browsers use.
+    """
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        return metrics(request) if request.path == METRICS else answer(request)
 
     return middleware
 

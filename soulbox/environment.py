@@ -57,6 +57,25 @@ VARIABLES: dict[str, Variable] = {
             "address), invitation (whom an owner invites) or off (nobody new).",
         ),
         Variable("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR."),
+        Variable(
+            "LOG_FORMAT",
+            "",
+            "line (for people) or json (one object an event, for programs). Empty: json; line on "
+            "the embedded services and with DEBUG.",
+        ),
+        Variable(
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "",
+            "Where traces go, by OTLP over HTTP, as http://collector:4318. Empty: none are made.",
+        ),
+        Variable("OTEL_EXPORTER_OTLP_HEADERS", "", "Headers for that, as api-key=…; by comma."),
+        Variable("OTEL_SERVICE_NAME", "", "Name in traces. Empty: soulbox-web, -worker, -beat."),
+        Variable(
+            "OTEL_TRACES_SAMPLER",
+            "",
+            "Which traces are sent, as parentbased_traceidratio. Empty: all.",
+        ),
+        Variable("OTEL_TRACES_SAMPLER_ARG", "", "Its share of traces, 0 to 1."),
         Variable("WEB_PORT", "8000", "Port of the web server started by `make run`."),
         Variable("FLOWER_PORT", "5555", "Port of Flower started by `make run`."),
         Variable("STRIPE_PORT", "12111", "Port of the local Stripe started by `make run`."),
@@ -72,6 +91,12 @@ VARIABLES: dict[str, Variable] = {
         Variable("METERING_HOST_ID", "", "UUID of the host a collecting worker serves."),
         Variable("METERING_CONCURRENCY", "512", "Engine calls in flight at once, for a host."),
         Variable("METERING_CALL_TIMEOUT", "5", "Seconds one call to the engine may take."),
+        Variable(
+            "METERING_CERT_PATH",
+            "",
+            "Folder with ca.pem, cert.pem and key.pem for engines at https://…; a folder in it "
+            "named as an engine's host is for that one alone.",
+        ),
         Variable("METERING_STREAM_RETENTION", "24", "Hours a folded batch stays in its stream."),
         Variable(
             "METERING_STREAM_MAX_BYTES",
@@ -115,6 +140,12 @@ VARIABLES: dict[str, Variable] = {
             "API_CALLS_A_MINUTE",
             "600",
             "Calls of the API taken in a minute of one key or member; of an account twice as many.",
+        ),
+        Variable(
+            "METRICS_TOKEN",
+            "",
+            "What a monitor shows to read /metrics, as a bearer token. Empty: only this machine "
+            "may, and anybody on the embedded services.",
         ),
         Variable(
             "PUBLIC_URL",

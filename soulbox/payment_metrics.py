@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from payments import queries
+
+PERIODS = {"1h": timedelta(hours=1), "24h": timedelta(days=1), "30d": timedelta(days=30)}
 
 
 class Payments(Collector):
@@ -30,6 +32,16 @@ class Payments(Collector):
             "code",
             queries.attempts_failed(now),
         )
+        rates = GaugeMetricFamily(
+            "soulbox_payment_success_rate",
+            "Share of the payment attempts that ended within the period that succeeded.",
+            labels=["period"],
+        )
+        for period, rate in queries.success_rates(now, PERIODS).items():
+            # There is no share of nothing.
+            if rate is not None:
+                rates.add_metric([period], float(rate))
+        yield rates
         yield _by(
             "soulbox_collections",
             "Collections under way, and those that wait for a person.",
@@ -87,12 +99,6 @@ class Payments(Collector):
             "soulbox_platform_requests_waiting",
             "Requests to stop or resume sandboxes that the platform has not accepted.",
             value=queries.waiting_platform_requests(),
-        )
-        yield _by(
-            "soulbox_payments_balance",
-            "What came through the payment provider and is still here, before its fees.",
-            "currency",
-            queries.ledger_by_currency(),
         )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import secrets
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from django.urls import reverse_lazy
 from soulbox import environment, stripe_here
 from soulbox.content_policy import STRICT
 from soulbox.embedded import APPLICATION_ROLE, OWNER_ROLE, Embedded
+from soulbox.logs import logging_of
 from soulbox.mail import mail_server
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -65,14 +67,17 @@ DATABASES = {
     "owner": _database(DATABASE_OWNER_URL),
 }
 DATABASE_ROUTERS = ["soulbox.routers.OwnerMigrates"]
-POSTGRES_EXTRA_DB_BACKEND_BASE = "django.db.backends.postgresql"
+# Django's own, with its statements counted.
+POSTGRES_EXTRA_DB_BACKEND_BASE = "django_prometheus.db.backends.postgresql"
+# Seconds; what is slower than ten has no use of finer ones.
+PROMETHEUS_LATENCY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, float("inf"))
 # Each migration names the extensions it needs; nothing is made behind its back.
 POSTGRES_EXTRA_AUTO_EXTENSION_SET_UP = False
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CACHES = {
     "default": {
-        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "BACKEND": "soulbox.process_metrics.CountedCache",
         "LOCATION": CACHE_REDIS_URL,
         "OPTIONS": {"socket_timeout": 0.1, "socket_connect_timeout": 0.1},
     }
@@ -101,7 +106,7 @@ CSRF_TRUSTED_ORIGINS = environment.names("CSRF_TRUSTED_ORIGINS")
 # In the open, everything goes over TLS. Who asks for figures or health from inside asks without.
 HTTPS_ONLY = environment.flag("HTTPS_ONLY") if environment.text("HTTPS_ONLY") else not EMBEDDED
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS_ONLY
-SECURE_REDIRECT_EXEMPT = [r"^metrics$", r"^api/schema/$"]
+SECURE_REDIRECT_EXEMPT = [r"^api/schema/$"]
 SECURE_HSTS_SECONDS = 365 * 86_400 if HTTPS_ONLY else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS_ONLY
 if environment.flag("BEHIND_PROXY"):
@@ -139,8 +144,12 @@ INSTALLED_APPS = [
     "django.contrib.postgres",
 ]
 MIDDLEWARE = [
+    "soulbox.health.probes",
     "soulbox.doors.request_id",
+    # Before the limits, as it has its own.
+    "soulbox.doors.scrapes",
     "soulbox.doors.api_limits",
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "soulbox.content_policy.ContentPolicy",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -154,6 +163,7 @@ MIDDLEWARE = [
     "soulbox.staff.middleware.who_is_asking",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "soulbox.process_metrics.CountRequests",
 ]
 CONTENT_SECURITY_POLICY = {"DIRECTIVES": STRICT}
 ROOT_URLCONF = "soulbox.urls"
@@ -235,6 +245,11 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SERVE_PERMISSIONS": [],
     "SERVE_AUTHENTICATION": [],
+    # Stays, whatever else gets a kind or a status.
+    "ENUM_NAME_OVERRIDES": {
+        "InvoiceKindEnum": "billing.models.Invoice.Kind",
+        "InvoiceStatusEnum": "billing.models.Invoice.Status",
+    },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "billing.api.document.complete",
@@ -262,6 +277,7 @@ UNFOLD = {
     },
 }
 
+METRICS_TOKEN = environment.text("METRICS_TOKEN")
 API_CALLS_A_MINUTE = environment.integer("API_CALLS_A_MINUTE")
 
 # Metering
@@ -271,6 +287,7 @@ METERING_STORAGE_INTERVAL_S = environment.integer("METERING_STORAGE_INTERVAL")
 METERING_SOURCE = environment.text("METERING_SOURCE")
 METERING_CONCURRENCY = environment.integer("METERING_CONCURRENCY")
 METERING_CALL_TIMEOUT_S = environment.integer("METERING_CALL_TIMEOUT")
+METERING_CERT_PATH = environment.text("METERING_CERT_PATH")
 METERING_STREAM_RETENTION_H = environment.integer("METERING_STREAM_RETENTION")
 METERING_STREAM_MAX_BYTES = environment.integer("METERING_STREAM_MAX_BYTES")
 METERING_USAGE_RETENTION_D = environment.integer("METERING_USAGE_RETENTION")
@@ -367,18 +384,6 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
 CELERY_ENABLE_UTC = True
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "line": {
-            "()": "soulbox.logs.LineFormatter",
-            "format": "{asctime} {levelname} {name}: {message}",
-            "style": "{",
-        }
-    },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": environment.text("LOG_LEVEL")},
-    # Two lines for each call; what is asked and answered is in a table.
-    "loggers": {"stripe": {"level": "WARNING"}},
-}
+LOGGING = logging_of(is_for_people=EMBEDDED is not None or DEBUG)
+# A warning is an event too, and may be of several lines.
+logging.captureWarnings(LOGGING["handlers"]["stderr"]["formatter"] == "json")

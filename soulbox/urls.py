@@ -6,7 +6,6 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 
 from billing.api.codes import problem_codes
 from billing.operator_views import GenerateInvoices, UsageReport
-from soulbox.metrics import metrics
 
 handler400 = "soulbox.doors.bad_request"
 handler404 = "soulbox.doors.not_found"
@@ -19,7 +18,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/reports/", include("billing.admin.reports")),
     path("admin/two-factor/", include("soulbox.staff.urls")),
     path("admin/", admin.site.urls),
-    path("metrics", metrics, name="metrics"),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
     path("api/problems", problem_codes, name="problems"),

@@ -28,8 +28,18 @@ SEEDED_TABLES = {
     "billing_discountrule",
     "payments_dunningstep",
 }
-# What deletes the rows that tests add where others stay; rules before accounts, which they name.
+# What deletes the rows that tests add where others stay; what names accounts before these.
 ADDED = {
+    "billing_price": """
+        DELETE FROM billing_price USING billing_pricebookversion AS version
+        JOIN billing_pricebook AS book ON book.id = version.book_id
+        WHERE version_id = version.id AND account_id IS NOT NULL
+    """,
+    "billing_pricebookversion": """
+        DELETE FROM billing_pricebookversion USING billing_pricebook AS book
+        WHERE book_id = book.id AND account_id IS NOT NULL
+    """,
+    "billing_pricebook": "DELETE FROM billing_pricebook WHERE account_id IS NOT NULL",
     "billing_discountrule": "DELETE FROM billing_discountrule WHERE name NOT LIKE 'Volume %'",
     "billing_account": "DELETE FROM billing_account",
 }

@@ -46,6 +46,17 @@ _DAYS_OF_SANDBOXES = """
     -- As the days came: every account's day after another.
     ORDER BY age.days DESC, sandbox.id
 """
+_DAYS_OF_ACCOUNTS = """
+    INSERT INTO metering_dailyusagetotal
+        (account_id, day, cpu_ns, memory_byte_ms, network_tx_bytes, network_rx_bytes,
+         disk_read_bytes, disk_write_bytes, storage_byte_ms, gpu_ms, cpu_allocated_ns,
+         memory_allocated_byte_ms, running_ms, measured_ms, life_count, sandbox_count)
+    SELECT account_id, day, cpu_ns, memory_byte_ms, network_tx_bytes, network_rx_bytes,
+        disk_read_bytes, disk_write_bytes, storage_byte_ms, gpu_ms, cpu_allocated_ns,
+        memory_allocated_byte_ms, running_ms, measured_ms, life_count, 1
+    -- Each account has one sandbox.
+    FROM metering_dailyusagesummary ORDER BY day, account_id
+"""
 _FINALISE = """
     UPDATE billing_invoice invoice
     SET number = 'B-' || id, finalised_at = period_end + interval '1 hour',
@@ -93,6 +104,7 @@ def make_year(accounts: int, *, now: datetime) -> dict[str, int]:
         _give_credit(subscriptions, now=now)
         with connection.cursor() as cursor:
             cursor.execute(_DAYS_OF_SANDBOXES, {"today": now.date(), "now": now, "days": DAYS})
+            cursor.execute(_DAYS_OF_ACCOUNTS)
     for at in range(0, accounts, ACCOUNTS_AT_ONCE):
         with transaction.atomic():
             _invoice(chance, made[at : at + ACCOUNTS_AT_ONCE], now=now)

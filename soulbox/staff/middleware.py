@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import urlencode
 
-import pghistory
-from django.db import connection
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
-from psycopg.sql import Composable
 
+from billing.acting import acting
 from soulbox.staff import second_factor
 from soulbox.staff.second_factor import Policy
 from soulbox.staff.views import NEXT, is_verified
@@ -22,23 +19,16 @@ def who_is_asking(answer: Answer) -> Answer:
     """Let what a request of somebody logged in changes stand in the audit trail under their name.
 
     Not django-pghistory's own middleware: that takes whatever an API's authentication puts in
-    place of the user for one, and a key is none.
+    place of the user for one, and a key is none. What is done by a key, the API says itself.
     """
 
     def middleware(request: HttpRequest) -> HttpResponse:
         if request.method in READING or not request.user.is_authenticated:
             return answer(request)
-        with connection.execute_wrapper(_as_text), pghistory.context(user=request.user.pk):
+        with acting(user_id=request.user.pk):
             return answer(request)
 
     return middleware
-
-
-def _as_text(execute: Callable[..., Any], sql: Any, params: Any, many: Any, context: Any) -> Any:
-    """Hand a statement that psycopg composed on as text: django-pghistory puts its own before."""
-    if isinstance(sql, Composable):
-        sql = sql.as_string(context["connection"].connection)
-    return execute(sql, params, many, context)
 
 
 def second_factor_first(answer: Answer) -> Answer:

@@ -53,6 +53,10 @@ _FINANCE = frozenset(
         "billing.change_topup",
         "billing.add_budget",
         "billing.change_budget",
+        "billing.change_invitation",
+        # Send customers' events again, switch their endpoints off and on.
+        "billing.change_delivery",
+        "billing.change_webhookendpoint",
         # Draft, finalise, retry its payment, send its e-mails again.
         "billing.change_invoice",
         # Record a payment, propose a refund, mark one as done that was approved; collect anew what
@@ -88,6 +92,8 @@ WRITE: dict[Role, frozenset[str]] = {
             "billing.park_account",
             "billing.add_apikey",
             "billing.change_apikey",
+            "billing.change_delivery",
+            "billing.change_webhookendpoint",
             "payments.change_customer",
             "payments.add_reconciliation",
             "payments.replay_webhookevent",

@@ -78,6 +78,11 @@ def test_a_restored_database_has_the_same_rows_and_the_same_rights(tmp_path: Pat
     assert _manage(SOURCE, "migrate").returncode == 0
     assert _manage(SOURCE, "dump", str(dump)).returncode == 0
     assert stat.S_IMODE(dump.stat().st_mode) == 0o600
+    cut_off = tmp_path / "cut-off.dump"
+    cut_off.write_bytes(dump.read_bytes()[: -(dump.stat().st_size // 10)])
+    refused = _manage(TARGET, "restore", str(cut_off))
+    assert "is not a whole dump" in refused.stderr
+    assert _privileges(TARGET) == []
     restored = _manage(TARGET, "restore", str(dump))
     assert restored.returncode == 0, restored.stderr
     assert _manage(TARGET, "migrate", "--check").returncode == 0
@@ -99,5 +104,5 @@ def test_a_file_that_is_no_dump_changes_nothing(tmp_path: Path) -> None:
     file.write_text("not a dump")
     refused = _manage(TARGET, "restore", str(file))
     assert refused.returncode != 0
-    assert "is not a dump" in refused.stderr
+    assert "is not a whole dump" in refused.stderr
     assert _privileges(TARGET) == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -239,7 +240,12 @@ def test_a_server_that_does_not_answer_is_one_line_and_no_traceback(
 def test_web_goes_on_without_a_redis_that_may_come_back(command: Sequence[str]) -> None:
     ended = _run(command, redis_url=NOBODY_THERE)
     assert ended.returncode == 0
-    assert "WARNING soulbox.services: REDIS_URL: Redis does not answer" in ended.stderr
+    events = [json.loads(line) for line in ended.stderr.splitlines() if line.startswith("{")]
+    told = [(event["level"], event["message"]) for event in events]
+    assert any(
+        level == "warning" and message.startswith("REDIS_URL: Redis does not answer")
+        for level, message in told
+    )
 
 
 @pytest.mark.parametrize("program", ["worker", "beat"])

@@ -12,9 +12,12 @@ import psycopg
 import pytest
 from django.apps.registry import Apps
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 from psycopg import sql
 from pytest_django.plugin import DjangoDbBlocker
+
+from tests.soulbox.test_migrations import BEFORE_THE_RULE
 
 FIRST = [("billing", "0002_plans_prices_and_rights"), ("metering", "0003_usage_row")]
 # The apps whose tables came or grew since.
@@ -121,8 +124,58 @@ def leave_rows(apps: Apps) -> None:
     )
 
 
+def columns(owner: BaseDatabaseWrapper) -> dict[str, dict[str, bool]]:
+    """Return each table's columns, and whether a row can be added that says nothing of one."""
+    with owner.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT table_name, column_name,
+                   is_nullable = 'YES' OR column_default IS NOT NULL OR is_identity = 'YES'
+              FROM information_schema.columns WHERE table_schema = 'public'
+            """
+        )
+        found: dict[str, dict[str, bool]] = {}
+        for table, column, may_be_left_out in cursor.fetchall():
+            found.setdefault(table, {})[column] = may_be_left_out
+    return found
+
+
+def assert_code_of_before_reads_and_writes_the_tables_of_now() -> None:
+    """See that the models as they were before each migration under the rule fit the tables.
+
+    They are made from the migrations, so that no history of the code is needed.
+    """
+    loader = MigrationExecutor(connections["owner"]).loader
+    before = [
+        (app, BEFORE_THE_RULE[app]) if app in BEFORE_THE_RULE else (app, name)
+        for app, name in loader.graph.leaf_nodes()
+    ]
+    models_of_before = loader.project_state(before).apps.get_models(include_auto_created=True)
+    now = columns(connections["owner"])
+    tried = 0
+    for model in models_of_before:
+        known = {field.column for field in model._meta.concrete_fields}
+        table = now[model._meta.db_table]
+        assert known <= table.keys(), f"{model._meta.label} reads what is gone"
+        new = {column for column in table.keys() - known if not table[column]}
+        assert not new, f"{model._meta.label} does not fill {new}"
+        # As the code of before asks: by the names of all its columns.
+        assert list(model._base_manager.using("owner").all()[:1]) is not None
+        tried += 1
+    assert tried > 80
+    account = next(one for one in models_of_before if one._meta.label == "billing.Account")
+    row = account._base_manager.using("owner").create(
+        name="Grace",
+        opened_at=MAY,
+        open_period_start=JUNE,
+        open_period_end=JULY,
+    )
+    rows = account._base_manager.using("owner").filter(pk=row.pk)
+    assert rows.update(name="Grace H.") == 1
+
+
 @pytest.mark.usefixtures("empty_database")
-def test_a_first_installation_with_rows_is_brought_up_to_date() -> None:
+def test_a_first_installation_with_rows_is_brought_up_to_date_and_bears_code_of_before() -> None:
     leaves = MigrationExecutor(connections["owner"]).loader.graph.leaf_nodes()
     leave_rows(migrate([*(leaf for leaf in leaves if leaf[0] not in LATER_GREW), *FIRST]))
     apps = migrate(leaves)
@@ -135,3 +188,4 @@ def test_a_first_installation_with_rows_is_brought_up_to_date() -> None:
     assert (line.charge, line.discount) == ("per_unit", 0)
     life = apps.get_model("metering", "Life").objects.using("owner").get()
     assert (life.gone_at, life.labels) == (JUNE, {})
+    assert_code_of_before_reads_and_writes_the_tables_of_now()

@@ -10,12 +10,15 @@ from billing import services
 from billing.credits import CreditKind
 from billing.models import (
     Account,
+    AccountClosing,
     ApiKey,
     Budget,
+    BudgetCap,
     Correction,
     CreditEntry,
     DiscountRule,
     MailMessage,
+    Membership,
     Plan,
     Price,
     PriceBook,
@@ -77,6 +80,32 @@ def rows_of_payments(account: Account) -> list[Model]:
     ]
 
 
+def rows_of_customers(account: Account, budget: Budget) -> list[Model]:
+    """What customers keep themselves: who belongs to them, and where they have events sent."""
+    member = Membership.objects.create(
+        user=User.objects.create_user("member"), account=account, role=Membership.Role.OWNER
+    )
+    owner = services.Actor(Membership.Role.OWNER, member.user_id)
+    endpoint = services.add_endpoint(account.pk, url="https://example.com/hook", now=NOON).row
+    event = services.ping_endpoint(endpoint.pk, now=NOON)
+    cap = BudgetCap(account=account, budget=budget, budget_name=budget.name, amount=5)
+    cap.period_start, cap.period_end = account.open_period_start, account.open_period_end
+    cap.capped_at = cap.latest_at = NOON
+    cap.cost_at_cap = cap.latest_cost = cap.burn_rate = Decimal(6)
+    cap.save()
+    return [
+        member,
+        services.invite(
+            account.pk, email="new@example.com", role=Membership.Role.VIEWER, by=owner, now=NOON
+        ),
+        endpoint,
+        event,
+        event.deliveries.all()[0],
+        cap,
+        AccountClosing.objects.create(account=open_account("Eve"), asked_at=NOON),
+    ]
+
+
 @pytest.fixture
 def rows() -> dict[str, Model]:
     """A row of each page on which somebody may do something, by the page's label."""
@@ -91,6 +120,7 @@ def rows() -> dict[str, Model]:
     free = PriceBookVersion.objects.create(
         book=PriceBook.objects.create(code="free", name="Free"), effective_from=NOON
     )
+    budget = Budget.objects.create(account=account, name="Budget", amount=Decimal(5))
     made: list[Model] = [
         bill(account),
         services.grant_credit(account.pk, gift, now=NOON),
@@ -100,7 +130,8 @@ def rows() -> dict[str, Model]:
         free,
         free.book,
         key.row,
-        Budget.objects.create(account=account, name="Budget", amount=Decimal(5)),
+        budget,
+        *rows_of_customers(account, budget),
         MailMessage.objects.create(
             account=account, kind="invoice_ready", subject_key="1", created_at=NOON, try_at=NOON
         ),

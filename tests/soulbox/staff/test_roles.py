@@ -51,6 +51,15 @@ DONE_BY: dict[str, dict[str, set[Role]]] = {
     },
     "billing.apikey": {"revoke": {*MONEY, OPERATOR}},
     "billing.budget": {"add": MONEY, "change": MONEY},
+    "billing.delivery": {
+        "send_again": {*MONEY, OPERATOR},
+        "send_chosen_again": {*MONEY, OPERATOR},
+    },
+    "billing.event": {
+        "send_again": {*MONEY, OPERATOR},
+        "send_chosen_again": {*MONEY, OPERATOR},
+    },
+    "billing.invitation": {"withdraw": MONEY, "withdraw_chosen": MONEY},
     "billing.mailmessage": {"send_again": MONEY, "send_chosen_again": MONEY},
     "billing.creditgrant": {
         "export": set(Role),
@@ -110,6 +119,12 @@ DONE_BY: dict[str, dict[str, set[Role]]] = {
         "give_up": MONEY,
         "grant_chosen": MONEY,
         "give_up_chosen": MONEY,
+    },
+    "billing.webhookendpoint": {
+        "disable": {*MONEY, OPERATOR},
+        "enable": {*MONEY, OPERATOR},
+        "disable_chosen": {*MONEY, OPERATOR},
+        "enable_chosen": {*MONEY, OPERATOR},
     },
     "metering.host": {"change": METERING},
     "payments.collection": {"collect_anew": MONEY},
