@@ -2,10 +2,13 @@
 
 PYTHON ?= python3.11
 BIN := .venv/bin
+# Of the image, and of what it is built on; empty: as the Dockerfile says.
+IMAGE ?= soulbox-billing
+BASE_IMAGE ?=
 BENCHES := $(basename $(notdir $(wildcard bench/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test properties faults-billing faults-payments webhook-orders conformance check lint bench $(addprefix bench-,$(BENCHES)) reset requirements
+.PHONY: help run demo image test drill properties faults faults-billing faults-payments webhook-orders conformance check lint bench $(addprefix bench-,$(BENCHES)) reset requirements
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -17,11 +20,21 @@ run: .venv/installed ## Run everything on this machine, with a demo account
 demo: .venv/installed ## Bill and collect a month of a simulated fleet and check every figure
 	@SOULBOX_HOME=.soulbox/demo exec $(BIN)/python manage.py demo
 
+image: .venv/installed ## Build the image; BASE_IMAGE=… on another base, IMAGE=… under another name
+	@rm -rf wheels
+	@# Fetched here, since a container may reach no index.
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --requirement requirements.txt --wheel-dir wheels
+	docker build --tag $(IMAGE) $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) .
+	@rm -rf wheels
+
 test: .venv/installed-dev ## Run the tests
 	@exec $(BIN)/pytest
 
 properties: .venv/installed-dev ## Run the property tests of the pure core, 2,000 examples each
 	@HYPOTHESIS_PROFILE=thorough exec $(BIN)/pytest --timeout=600 $(shell grep -l "^@given" -r tests)
+
+faults: .venv/installed-dev ## Meter, bill and collect 25 months with every fault; SEEDS=… for others, SEED=… for one
+	@exec $(BIN)/python -m tests.faults.month --report faults-report.md $(if $(SEED),--first $(SEED),--seeds $(or $(SEEDS),25)) --accounts $(or $(ACCOUNTS),50)
 
 faults-billing: .venv/installed-dev ## Bill 2,000 accounts with workers killed all the while
 	@BILLING_RUN_ACCOUNTS=2000 BILLING_RUN_NODES=10 BILLING_RUN_KILL_EVERY_S=3 BILLING_RUN_MOST_KILLS=1000 BILLING_RUN_HELD= \
@@ -33,8 +46,11 @@ faults-payments: .venv/installed-dev ## Collect 1,000 months with Stripe and wor
 webhook-orders: .venv/installed-dev ## Tell 200 stories by webhooks in any order, repeated and dropped; SEED=… for one
 	@WEBHOOK_SEEDS=$(or $(SEEDS),200) WEBHOOK_SEED=$(SEED) exec $(BIN)/pytest --timeout=36000 tests/payments/test_event_orders.py
 
-conformance: .venv/installed-dev ## Call each operation of the API in 500 ways; EXAMPLES=… for others
-	@API_EXAMPLES=$(or $(EXAMPLES),500) exec $(BIN)/pytest --timeout=36000 tests/api/test_conformance.py
+conformance: .venv/installed-dev ## Call the API's operations in 500 ways each, and in 500 sequences; EXAMPLES=… for others
+	@API_EXAMPLES=$(or $(EXAMPLES),500) exec $(BIN)/pytest --timeout=36000 tests/api/test_conformance.py tests/api/test_sequences.py
+
+drill: .venv/installed-dev ## Restore a dump that was made under load, go on, and see that nobody is charged twice
+	@DRILL_ACCOUNTS=$(or $(ACCOUNTS),60) exec $(BIN)/pytest --timeout=3600 tests/soulbox/test_restore_drill.py
 
 check: lint test ## Run everything that has to pass before a commit
 
@@ -54,6 +70,7 @@ lint: .venv/installed-dev ## Run everything of check but the tests
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file .venv/schema.yaml
 	$(BIN)/python manage.py settings_reference --check
+	$(BIN)/python deploy/grafana/make.py --check
 
 bench: $(addprefix bench-,$(BENCHES)) ## Run the benchmarks
 	@true
