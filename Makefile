@@ -34,7 +34,7 @@ properties: .venv/installed-dev ## Run the property tests of the pure core, 2,00
 	@HYPOTHESIS_PROFILE=thorough exec $(BIN)/pytest --timeout=600 $(shell grep -l "^@given" -r tests)
 
 faults: .venv/installed-dev ## Meter, bill and collect 25 months with every fault; SEEDS=… for others, SEED=… for one
-	@exec $(BIN)/python -m tests.faults.month --report faults-report.md $(if $(SEED),--first $(SEED),--seeds $(or $(SEEDS),25)) --accounts $(or $(ACCOUNTS),50)
+	@exec $(BIN)/python -m tests.faults.month --report faults-report.md $(if $(SEED),--first $(SEED),--seeds $(or $(SEEDS),25)) --accounts $(or $(ACCOUNTS),50) --jobs $(or $(JOBS),2)
 
 faults-billing: .venv/installed-dev ## Bill 2,000 accounts with workers killed all the while
 	@BILLING_RUN_ACCOUNTS=2000 BILLING_RUN_NODES=10 BILLING_RUN_KILL_EVERY_S=3 BILLING_RUN_MOST_KILLS=1000 BILLING_RUN_HELD= \

@@ -19,8 +19,10 @@ from tests.faults.month.oracle import Owed, Unmeasured, Usage, cents, owed, usag
 from tests.faults.month.script import GIGABYTE, Customer, Gift, Load, draw_month
 from tests.processes import ROOT
 
-SEEDS = int(os.environ.get("MONTH_SEEDS", "8"))
+SEEDS = int(os.environ.get("MONTH_SEEDS", "25"))
 ACCOUNTS = int(os.environ.get("MONTH_ACCOUNTS", "3"))
+# A month waits for its servers half of the time.
+JOBS = 2
 MAY = datetime(2026, 5, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
@@ -42,7 +44,8 @@ def test_months_of_faults_come_to_what_the_oracle_says(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     first = int(time.time())
-    done = run_months(*("--first", str(first), "--seeds", str(SEEDS), "--accounts", str(ACCOUNTS)))
+    asked = {"--first": first, "--seeds": SEEDS, "--accounts": ACCOUNTS, "--jobs": JOBS}
+    done = run_months(*(str(word) for pair in asked.items() for word in pair))
     with capsys.disabled():
         print(f"\n{done.stdout}")  # noqa: T201 - which seeds and faults there were
     assert done.returncode == 0, done.stdout + done.stderr

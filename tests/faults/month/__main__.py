@@ -11,6 +11,8 @@ from tempfile import TemporaryDirectory
 
 import django
 
+from tests.faults.month.jobs import share
+
 
 def main() -> int:
     """Run the months; return 1 when one comes to something else than the oracle says."""
@@ -21,7 +23,11 @@ def main() -> int:
     parser.add_argument("--without-faults", action="store_true", help="let nothing go wrong")
     parser.add_argument("--control", action="store_true", help="take locks and constraints away")
     parser.add_argument("--report", type=Path, help="the page to write, with JSON beside it")
+    parser.add_argument("--jobs", type=int, default=1, help="share them among so many processes")
     given = parser.parse_args()
+    jobs = min(given.jobs, given.seeds)
+    if jobs > 1:
+        return share(argparse.Namespace(**vars(given) | {"jobs": jobs}))
     # Not below this folder, whose path may be too long for a socket.
     with TemporaryDirectory(prefix="soulbox-month-", ignore_cleanup_errors=True) as home:
         os.environ |= {

@@ -6,7 +6,7 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from statistics import quantiles
@@ -59,7 +59,7 @@ class Outcome:
 def write(outcomes: Sequence[Outcome], page: Path) -> None:
     """Write the page, and the JSON beside it."""
     page.write_text("\n".join(_page(outcomes)) + "\n")
-    every = [asdict(one) for one in outcomes]
+    every = [vars(one) for one in outcomes]
     page.with_suffix(".json").write_text(json.dumps({"versions": _versions(), "seeds": every}))
 
 
