@@ -240,6 +240,9 @@ class Breakage:
             "started_at": (now - timedelta(seconds=5)).isoformat(),
             "read_at": now.isoformat(),
             "cpu_ns": 0,
+            # It is the only one: a sandbox that runs on would be one that nobody reads.
+            "state": "stopped",
+            "event": "stopped",
         }
         request = Request(
             f"http://{self.stack.web}/api/v1/metering/samples",
