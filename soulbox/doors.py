@@ -6,10 +6,12 @@ import logging
 import re
 from collections.abc import Callable
 from http import HTTPStatus
+from ipaddress import ip_address
 from time import monotonic
 from typing import Any
 from uuid import uuid4
 
+from django.conf import settings
 from django.db import connection
 from django.http import HttpRequest, HttpResponseBase
 from django.middleware.http import ConditionalGetMiddleware
@@ -73,6 +75,30 @@ def _log(request: HttpRequest, response: HttpResponseBase, *, took_ms: float) ->
             "ms": round(took_ms, 1),
         },
     )
+
+
+def client_address(answer: Answer) -> Answer:
+    """Behind a proxy, let REMOTE_ADDR be whom it asks for, and not the proxy.
+
+    Else all customers would share the limits of one address. The last of X-Forwarded-For is what
+    our own proxy added; whatever stands before it anybody can write.
+    """
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        last = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+        if settings.BEHIND_PROXY and _is_address(last):
+            request.META["REMOTE_ADDR"] = last
+        return answer(request)
+
+    return middleware
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def api_limits(answer: Answer) -> Answer:

@@ -134,7 +134,8 @@ VARIABLES: dict[str, Variable] = {
         Variable(
             "BEHIND_PROXY",
             "no",
-            "yes where a proxy in front ends TLS and always sets X-Forwarded-Proto itself.",
+            "yes where a proxy in front ends TLS, always sets X-Forwarded-Proto itself and adds "
+            "the client to X-Forwarded-For.",
         ),
         Variable(
             "API_CALLS_A_MINUTE",

@@ -109,7 +109,8 @@ SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS_ONLY
 SECURE_REDIRECT_EXEMPT = [r"^api/schema/$"]
 SECURE_HSTS_SECONDS = 365 * 86_400 if HTTPS_ONLY else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS_ONLY
-if environment.flag("BEHIND_PROXY"):
+BEHIND_PROXY = environment.flag("BEHIND_PROXY")
+if BEHIND_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 # To be in browsers' lists is for who owns the whole domain to ask.
 SILENCED_SYSTEM_CHECKS = ["security.W021"]
@@ -146,6 +147,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "soulbox.health.probes",
     "soulbox.doors.request_id",
+    "soulbox.doors.client_address",
     # Before the limits, as it has its own.
     "soulbox.doors.scrapes",
     "soulbox.doors.api_limits",

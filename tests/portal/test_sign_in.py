@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
 
 from billing.caching import CacheUnavailableError
 from billing.models import Account
-from soulbox.portal.throttle import SIGN_IN
+from soulbox.portal import throttle
+from soulbox.portal.throttle import SIGN_IN, Limit
 from tests.billing.usage import NOON, open_account
 from tests.portal.conftest import SetClock
 from tests.portal.members import PASSWORD, add_member, signed_in, words_of
@@ -68,6 +70,37 @@ def test_a_right_password_ends_the_count(ada: User, client: Client) -> None:
         assert client.get("/").status_code == 200
         client.post("/sign-out")
     del ada
+
+
+@pytest.mark.parametrize(
+    ("behind_proxy", "first", "second", "is_refused"),
+    [
+        (True, "203.0.113.7", "203.0.113.8", False),
+        (True, "2001:db8::7", "2001:db8::8", False),
+        # What a client writes itself stands before what the proxy adds.
+        (True, "198.51.100.1, 203.0.113.7", "198.51.100.2, 203.0.113.7", True),
+        (True, "one", "another", True),
+        (False, "203.0.113.7", "203.0.113.8", True),
+    ],
+)
+def test_tries_count_by_whom_the_proxy_asks_for(
+    ada: User,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    behind_proxy: bool,
+    first: str,
+    second: str,
+    is_refused: bool,
+) -> None:
+    del ada
+    monkeypatch.setattr(settings, "BEHIND_PROXY", behind_proxy)
+    monkeypatch.setattr(throttle, "SIGN_IN_OF_ADDRESS", Limit("sign-in-address", 3, 60))
+    for number in range(3):
+        sign_in(Client(headers={"X-Forwarded-For": first}), f"name {number}", "wrong")
+    client = Client(headers={"X-Forwarded-For": second})
+    said = words_of(sign_in(client, "ada"))
+    assert ("Too many tries" in said) is is_refused
+    assert client.get("/").status_code == (302 if is_refused else 200)
 
 
 def test_signing_out_takes_a_form(ada: User) -> None:
