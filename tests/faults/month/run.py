@@ -38,10 +38,11 @@ def run(given: Namespace) -> int:
             outcomes.append(_run_seed(seed, stripe, given))
             sys.stdout.write("\n".join(outcomes[-1].lines()) + "\n")
             sys.stdout.flush()
+            # Each time: a long run that is ended early has shown something too.
+            if given.report:
+                write(outcomes, given.report)
             if outcomes[-1].wrong:
                 break
-    if given.report:
-        write(outcomes, given.report)
     return 1 if outcomes[-1].wrong else 0
 
 
