@@ -19,6 +19,8 @@ from rest_framework.views import exception_handler
 MEDIA_TYPE = "application/problem+json"
 PAGE = "/api/problems"
 """Where the codes are explained; a problem's `type` is this and its code."""
+RETRY_AFTER_S = 5
+"""When it may be over that something is silent."""
 
 CODES: Mapping[str, str] = {
     "account_closed": "The account is closed: it can be read, and nothing in it changed.",
@@ -51,7 +53,7 @@ CODES: Mapping[str, str] = {
     "throttled": "Too many calls. Retry-After says when the next one is taken.",
     "too_large": "The call is over a limit of size, which the detail names.",
     "took_too_long": "The answer took more than its time. Ask for less, or again later.",
-    "unavailable": "A service that the answer needs is silent. Ask again later.",
+    "unavailable": "A service that the answer needs is silent. Ask again after Retry-After.",
     "unknown_parameter": "The address has a parameter that is not read here.",
 }
 """Every code, and what it says."""
@@ -73,6 +75,9 @@ class Problem(exceptions.APIException):
         super().__init__(detail or CODES[code], code)
         self.status_code = status
         self.more = more
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            # What DRF makes the answer's Retry-After of.
+            self.wait = RETRY_AFTER_S
 
 
 def conflict(detail: str) -> Problem:

@@ -258,6 +258,7 @@ def test_an_engine_that_does_not_answer_is_not_told_of(
     monkeypatch.setattr("metering.collector.collect_sandbox", fail)
     answer = api.post("sandboxes/sbx/collect")
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert answer["Retry-After"] == "5"
     assert "secret" not in answer.content.decode()
 
 
