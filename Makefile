@@ -8,7 +8,7 @@ BASE_IMAGE ?=
 BENCHES := $(basename $(notdir $(wildcard bench/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo image test drill properties faults faults-billing faults-payments webhook-orders conformance check lint bench $(addprefix bench-,$(BENCHES)) reset requirements
+.PHONY: help run demo image test drill properties faults faults-billing faults-rounds faults-payments webhook-orders conformance check lint bench $(addprefix bench-,$(BENCHES)) reset requirements
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -39,6 +39,9 @@ faults: .venv/installed-dev ## Meter, bill and collect 25 months with every faul
 faults-billing: .venv/installed-dev ## Bill 2,000 accounts with workers killed all the while
 	@BILLING_RUN_ACCOUNTS=2000 BILLING_RUN_NODES=10 BILLING_RUN_KILL_EVERY_S=3 BILLING_RUN_MOST_KILLS=1000 BILLING_RUN_HELD= \
 		exec $(BIN)/pytest --timeout=1800 tests/faults/test_billing_run.py
+
+faults-rounds: .venv/installed-dev ## Kill a worker in each of 100 rounds of billing, and of aggregation; ROUNDS=… for others, TICK=15 for production's pace
+	@ROUNDS=$(or $(ROUNDS),100) ROUNDS_TICK_S=$(or $(TICK),1) ROUNDS_SEED=$(SEED) ROUNDS_REPORT=rounds-report.md exec $(BIN)/pytest tests/faults/test_rounds.py
 
 faults-payments: .venv/installed-dev ## Collect 1,000 months with Stripe and workers failing; SEED=… for one
 	@PAYMENT_SEEDS=$(or $(SEEDS),1000) PAYMENT_SEED=$(SEED) exec $(BIN)/pytest --timeout=36000 tests/faults/test_payments.py

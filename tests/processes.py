@@ -48,11 +48,13 @@ def end_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
             continue
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
+def wait_until(
+    condition: Callable[[], bool], *, seconds: float, what: str, every_s: float = 0.1
+) -> None:
     """Return when the condition holds. Raises TimeoutError, saying what was waited for."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
             return
-        time.sleep(0.1)
+        time.sleep(every_s)
     raise TimeoutError(f"after {seconds} s still waiting for: {what}")
