@@ -28,6 +28,9 @@ from metering.source import (
 SCHEME = "simulator:"
 _MS_NS = 10**6
 _INTERFACE = "eth0"
+SIZES = 4
+MOST_SANDBOXES = 10_000
+"""Of an account."""
 OFFER = Offer(cpu_micro=8 * 10**6, memory_bytes=32 * GB, gpu_count=2)
 
 
@@ -161,30 +164,42 @@ class Simulator:
 
 
 def fleet_of(endpoint: str, *, started_at: datetime) -> Simulator:
-    """Return the small running fleet of `simulator:?account=UUID`. Raises SourceError."""
-    accounts = parse_qs(urlsplit(endpoint).query).get("account")
+    """Return the running fleet of `simulator:?account=UUID&sandboxes=4`. Raises SourceError.
+
+    Each account that it names has so many sandboxes, of four sizes in turn; four unless it says so.
+    """
+    asked = parse_qs(urlsplit(endpoint).query)
+    accounts = asked.get("account")
     if not accounts:
         raise SourceError(f"{endpoint!r} names no account. Use simulator:?account=UUID.")
+    [*_, count] = asked.get("sandboxes", [str(SIZES)])
+    if not count.isdecimal() or not 0 < int(count) <= MOST_SANDBOXES:
+        raise SourceError(f"{endpoint!r}: sandboxes is a number from 1 to {MOST_SANDBOXES:,}.")
     sandboxes = [
-        SimulatedSandbox(
-            container_id=f"{account}-{number}",
-            sandbox_id=f"simulated-{number}",
-            account_id=account,
-            started_at=started_at,
-            cpu_ns_per_ms=number * 250_000,
-            memory_bytes=number * GB // 4,
-            tx_bytes_per_ms=number * 10,
-            rx_bytes_per_ms=number * 40,
-            disk_write_bytes_per_ms=number * 100,
-            storage_bytes=number * GB // 8,
-            cpu_limit_micro=number * 500_000,
-            memory_limit_bytes=number * GB,
-            gpu_count=number // 4,
-        )
+        _of_a_size(account, number, started_at)
         for account in accounts
-        for number in range(1, 5)
+        for number in range(1, int(count) + 1)
     ]
     return Simulator(sandboxes, clock=lambda: datetime.now(UTC))
+
+
+def _of_a_size(account: str, number: int, started_at: datetime) -> SimulatedSandbox:
+    size = (number - 1) % SIZES + 1
+    return SimulatedSandbox(
+        container_id=f"{account}-{number}",
+        sandbox_id=f"simulated-{number}",
+        account_id=account,
+        started_at=started_at,
+        cpu_ns_per_ms=size * 250_000,
+        memory_bytes=size * GB // 4,
+        tx_bytes_per_ms=size * 10,
+        rx_bytes_per_ms=size * 40,
+        disk_write_bytes_per_ms=size * 100,
+        storage_bytes=size * GB // 8,
+        cpu_limit_micro=size * 500_000,
+        memory_limit_bytes=size * GB,
+        gpu_count=size // 4,
+    )
 
 
 def _ns(moment: datetime) -> int:
