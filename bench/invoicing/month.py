@@ -18,7 +18,8 @@ AFTER = datetime(2026, 11, 1, 1, tzinfo=UTC)
 METERS = 6
 WINDOWS = 4
 """Of each account and table of usage."""
-FEE_PAYING_TENTHS = 3
+FEE_PAYING_16THS = 5
+"""Of all accounts: those whose id begins with one of so many digits."""
 
 _ACCOUNTS = """
     INSERT INTO billing_account (id, name, currency, time_zone, anchor_day, next_time_zone,
@@ -88,7 +89,7 @@ _SUBSCRIPTIONS = """
         provider_price_id)
     SELECT account.id, %(plan)s, 99, 100, 'monthly', 0, %(start)s, %(start)s, false, 'UTC', ''
     FROM billing_account account
-    WHERE left(account.id::text, 1) < %(fee_paying)s
+    WHERE strpos('0123456789abcdef', left(account.id::text, 1)) <= %(fee_paying)s
       AND NOT EXISTS (SELECT FROM billing_subscription s WHERE s.account_id = account.id)
 """
 _GRANTS = """
@@ -119,25 +120,28 @@ def charge_six_meters() -> None:
             )
 
 
-def make_accounts(count: int, *, batch: str) -> None:
+def make_accounts(
+    count: int, *, batch: str, month: Period = MONTH, fee_paying_16ths: int = FEE_PAYING_16THS
+) -> None:
     """Add so many accounts whose month is over and measured to its end."""
+    after = month.end + (AFTER - MONTH.end)
     host = register_host(
         host_id=UUID("00000000-0000-4000-8000-000000000001"),
         name="bench",
         endpoint="simulator:",
-        now=MONTH.start,
+        now=month.start,
     )
-    host.cursor.collected_until = AFTER
+    host.cursor.collected_until = after
     host.cursor.save(update_fields=["collected_until"])
     values: dict[str, Any] = {
         "batch": batch,
         "count": count,
-        "start": MONTH.start,
-        "end": MONTH.end,
+        "start": month.start,
+        "end": month.end,
         "host": host.pk,
         "windows": WINDOWS,
         "plan": Plan.objects.get(code="professional").pk,
-        "fee_paying": "5",
+        "fee_paying": fee_paying_16ths,
     }
     with transaction.atomic(), connection.cursor() as cursor:
         for statement in (

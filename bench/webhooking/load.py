@@ -26,11 +26,15 @@ _numbers = count(1)
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What came back: milliseconds from when each was due, and how many of each status."""
+    """What came back: milliseconds from when each was due, and how many of each status.
+
+    `dues_s` says when each was due, in seconds from the first.
+    """
 
     times_ms: Sequence[float]
     statuses: Counter[str]
     seconds: float
+    dues_s: Sequence[float] = ()
 
     def told(self) -> dict[str, Any]:
         """Return the figures."""
@@ -95,7 +99,7 @@ async def on_time(port: int, requests: Iterable[bytes], *, a_second: int) -> Ans
 
     Each is timed from when it was due, so that a stall counts for all that it held up.
     """
-    times, statuses = [], Counter[str]()
+    times, dues, statuses = [], [], Counter[str]()
     began = time.perf_counter()
 
     async def one(request: bytes, due: float) -> None:
@@ -104,6 +108,7 @@ async def on_time(port: int, requests: Iterable[bytes], *, a_second: int) -> Ans
         except OSError as error:
             statuses[type(error).__name__] += 1
         times.append((time.perf_counter() - due) * 1000)
+        dues.append(due - began)
 
     tasks = []
     for number, request in enumerate(requests):
@@ -111,4 +116,4 @@ async def on_time(port: int, requests: Iterable[bytes], *, a_second: int) -> Ans
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         tasks.append(asyncio.create_task(one(request, due)))
     await asyncio.gather(*tasks)
-    return Answers(times, statuses, time.perf_counter() - began)
+    return Answers(times, statuses, time.perf_counter() - began, dues)

@@ -23,6 +23,22 @@ class Process:
     log: Path
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
+    @property
+    def pid(self) -> int:
+        """Its number, while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it was started, and not stopped since."""
+        return self._process is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it ended by itself after it was started."""
+        return self._process is not None and self._process.poll() is not None
+
     def start(self) -> None:
         """Start it, in a process group of its own."""
         here = Path(sys.executable).parent

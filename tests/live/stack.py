@@ -119,6 +119,16 @@ def _ours(
     found = {name: one for name, one in compose.services(values).items() if name != "migrate"}
     other = compose.services({**values, "METERING_HOST_ID": str(second_host)})["collector"]
     found["second-collector"] = other
+    return processes_of(found, addresses, moved, folder)
+
+
+def processes_of(
+    found: Mapping[str, compose.Service],
+    addresses: Mapping[str, str],
+    moved: Mapping[str, str],
+    folder: Path,
+) -> dict[str, Process]:
+    """Return services as processes of this machine: at other addresses, in another environment."""
     words = " ".join(word for one in found.values() for word in one.command)
     unknown = [address for address in addresses if address not in words]
     assert not unknown, f"docker-compose.yml has no {unknown} any more"
