@@ -8,7 +8,7 @@ BASE_IMAGE ?=
 BENCHES := $(basename $(notdir $(wildcard bench/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo image test drill properties faults faults-billing faults-rounds faults-payments webhook-orders conformance check lint bench $(addprefix bench-,$(BENCHES)) reset requirements
+.PHONY: help run demo image test drill properties faults faults-billing faults-rounds faults-payments webhook-orders soak conformance check lint bench $(addprefix bench-,$(BENCHES)) reset requirements
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -48,6 +48,10 @@ faults-payments: .venv/installed-dev ## Collect 1,000 months with Stripe and wor
 
 webhook-orders: .venv/installed-dev ## Tell 200 stories by webhooks in any order, repeated and dropped; SEED=… for one
 	@WEBHOOK_SEEDS=$(or $(SEEDS),200) WEBHOOK_SEED=$(SEED) exec $(BIN)/pytest --timeout=36000 tests/payments/test_event_orders.py
+
+soak: .venv/installed-dev ## Load everything at once for 20 minutes; MINUTES=…, SANDBOXES=…, SUBSCRIPTIONS=…, CARDS=… for others
+	@exec $(BIN)/python -m tests.soak --report soak-report.md --minutes $(or $(MINUTES),20) --sandboxes $(or $(SANDBOXES),5000) \
+		--subscriptions $(or $(SUBSCRIPTIONS),10000) --cards $(or $(CARDS),500) --calls $(or $(CALLS),5) --webhooks $(or $(WEBHOOKS),2)
 
 conformance: .venv/installed-dev ## Call the API's operations in 500 ways each, and in 500 sequences; EXAMPLES=… for others
 	@API_EXAMPLES=$(or $(EXAMPLES),500) exec $(BIN)/pytest --timeout=36000 tests/api/test_conformance.py tests/api/test_sequences.py
