@@ -6,6 +6,7 @@ from typing import Any
 
 from celery import Celery, Task, signals
 from django.conf import settings
+from django.db import connections
 from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 from soulbox.services import start_background_process
@@ -51,6 +52,21 @@ def _name_task(
 ) -> None:
     """Let what is logged meanwhile say in which task, and about whom."""
     bind_contextvars(task=task.name, task_id=task_id, **_ids(task, args, kwargs or {}))
+
+
+@signals.task_prerun.connect
+def _begin_outside_transactions(task: Task[Any, Any], **_sender: object) -> None:
+    """Forget a connection that the task before was cut off in, as it ended a transaction.
+
+    A time limit strikes at any line. Django then takes that block for open for ever, and every
+    later task of the process would fail.
+    """
+    if task.request.is_eager:
+        return
+    for connection in connections.all(initialized_only=True):
+        if connection.in_atomic_block:
+            connection.close()
+            del connections[connection.alias]
 
 
 @signals.task_postrun.connect

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn
+
 import pytest
+from celery import signals
+from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
+from django.db import ProgrammingError, connection, transaction
 from kombu import Connection
 
 from soulbox.celery import app
@@ -52,3 +58,60 @@ def test_a_lost_worker_costs_no_task_and_messages_are_json() -> None:
     assert conf.task_ignore_result
     assert conf.broker_channel_error_retry
     assert conf.result_backend is None
+
+
+def cut_off(*_arguments: object, **_named: object) -> NoReturn:
+    raise SoftTimeLimitExceeded
+
+
+def out_of_order(*_arguments: object, **_named: object) -> NoReturn:
+    raise ProgrammingError("can't change 'autocommit' now: connection in transaction status ACTIVE")
+
+
+def answer() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        return int(cursor.fetchone()[0])
+
+
+def commit_and_be_cut_off() -> None:
+    with pytest.MonkeyPatch.context() as patched, transaction.atomic():
+        patched.setattr(connection, "commit", cut_off)
+        patched.setattr(connection, "rollback", cut_off)
+        patched.setattr(connection, "set_autocommit", out_of_order)
+
+
+def go_on_and_lose_the_connection() -> None:
+    # Autocommit is still off, so Django takes this for a block inside another one.
+    with transaction.atomic():
+        connection.close()
+
+
+def begin_next_task() -> None:
+    task = app.tasks["soulbox.tasks.sing"]
+    signals.task_prerun.send(sender=task, task=task, task_id="next", args=(), kwargs={})
+    signals.task_postrun.send(sender=task, task=task, task_id="next", args=(), kwargs={})
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_task_that_is_cut_off_as_it_commits_does_not_stop_those_after_it() -> None:
+    app.loader.import_default_modules()
+
+    def in_a_worker() -> int:
+        try:
+            assert answer() == 1
+            with pytest.raises(ProgrammingError, match="can't change 'autocommit'"):
+                commit_and_be_cut_off()
+            go_on_and_lose_the_connection()
+            # As Celery does between two tasks.
+            connection.close()
+            with pytest.raises(ProgrammingError, match="in an atomic block"):
+                answer()
+            begin_next_task()
+            return answer()
+        finally:
+            connection.close()
+
+    # A connection is its thread's own, so no other test has this one.
+    with ThreadPoolExecutor(1) as worker:
+        assert worker.submit(in_a_worker).result() == 1
