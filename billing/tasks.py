@@ -11,6 +11,8 @@ from billing import services
 
 ADDING_TIME = timedelta(minutes=1)
 """The desk begins no slice of the accounts after it; the next run goes on."""
+BILLING_TIME = timedelta(seconds=45)
+"""A sweep begins no batch of accounts after it but the first; one cut off would be done again."""
 MESSAGES_A_SWEEP = 200
 CHECKING_TIME = timedelta(minutes=1)
 """A run begins no batch of invoices after it; the next one goes on."""
@@ -34,10 +36,14 @@ _CHECKED_UP_TO = "billing.conservation_checked_up_to"
 def sweep_billing() -> None:
     """Do what has become due since the last sweep: credits, drafts, final invoices, top-ups."""
     now = datetime.now(UTC)
+
+    def has_time() -> bool:
+        return datetime.now(UTC) - now < BILLING_TIME
+
     services.end_stalled_sessions()
     services.grant_due_credits(now)
-    services.draft_due_invoices(now)
-    services.finalise_due_invoices(now)
+    services.draft_due_invoices(now, has_time=has_time)
+    services.finalise_due_invoices(now, has_time=has_time)
     services.request_due_top_ups(now)
 
 

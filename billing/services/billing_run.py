@@ -44,21 +44,21 @@ BATCHES_A_SWEEP = 40
 logger = logging.getLogger(__name__)
 
 
-def draft_due_invoices(now: datetime) -> int:
+def draft_due_invoices(now: datetime, *, has_time: Callable[[], bool] = lambda: True) -> int:
     """Draft the invoice of each account whose open period is over; return how many.
 
-    Safe to repeat.
+    After the first, no batch begins when there is no time. Safe to repeat.
     """
-    return _run(partial(_draft_batch, EVERYTHING, now)).drafted
+    return _run(partial(_draft_batch, EVERYTHING, now), has_time=has_time).drafted
 
 
-def finalise_due_invoices(now: datetime) -> int:
+def finalise_due_invoices(now: datetime, *, has_time: Callable[[], bool] = lambda: True) -> int:
     """Finalise each draft whose grace is over and whose usage is complete.
 
     Returns how many periods were closed. A draft that must wait keeps in `waiting_for` what it
-    waits for. Safe to repeat.
+    waits for. After the first, no batch begins when there is no time. Safe to repeat.
     """
-    return _run(partial(_finalise_batch, EVERYTHING, now)).closed
+    return _run(partial(_finalise_batch, EVERYTHING, now), has_time=has_time).closed
 
 
 def generate_invoices(
@@ -111,11 +111,12 @@ def _run(
     batch: Callable[[RunReport], bool],
     batches: int | None = BATCHES_A_SWEEP,
     watch: Callable[[int], None] = lambda _: None,
+    has_time: Callable[[], bool] = lambda: True,
 ) -> RunReport:
     """Do batches until nothing is left to claim, or enough is done for one sweep."""
     report = RunReport(has_more=True)
     done = 0
-    while report.has_more and done != batches:
+    while report.has_more and done != batches and (not done or has_time()):
         closed = report.closed
         report.has_more = batch(report)
         watch(report.closed - closed)

@@ -35,6 +35,19 @@ def test_a_month_is_drafted_when_it_is_over_and_not_before() -> None:
     assert Invoice.objects.get().period == MAY
 
 
+def test_a_sweep_that_has_no_time_left_does_one_batch_and_leaves_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("billing.services.billing_run.ACCOUNTS_A_BATCH", 1)
+    for name in ("Ada", "Grace", "Joan"):
+        record_first_invoice(open_account(name, plan_code="professional").pk)
+    read_streams_until(AFTER_MAY)
+    assert services.draft_due_invoices(MAY.end, has_time=lambda: False) == 1
+    assert services.draft_due_invoices(MAY.end) == 2
+    assert services.finalise_due_invoices(AFTER_MAY, has_time=lambda: False) == 1
+    assert services.finalise_due_invoices(AFTER_MAY) == 2
+
+
 def test_sweeping_twice_changes_nothing() -> None:
     account = open_account(plan_code="professional")
     record_first_invoice(account.pk)
