@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from statistics import linear_regression, quantiles
+from statistics import fmean, linear_regression, quantiles
 
 from bench.webhooking.load import Answers
 from tests.soak.crew import LOCAL_STRIPE
@@ -53,6 +53,7 @@ class Soak:
     keys_that_grew: dict[str, int]
     longest: dict[str, float]
     left: dict[str, int]
+    machine_load: float
     verdict: Verdict = field(default_factory=Verdict)
     errors: list[str] = field(default_factory=list)
     load_before: float = 0.0
@@ -121,6 +122,7 @@ def of_run(  # one argument for each thing that was measured
         keys_that_grew=dict(loaded[-1].keys - _half(loaded).keys),
         longest=_longest(looks),
         left=looks[-1].waiting.left(),
+        machine_load=round(fmean(look.machine_load for look in loaded), 1),
     )
 
 

@@ -107,7 +107,7 @@ def _page(found: Soak) -> Iterator[str]:
         f"{plan.cards:,} pay by card through the local Stripe, the others have paid ahead.",
         f"All of it on {os.cpu_count()} cores: PostgreSQL, Redis, the local Stripe",
         "and what makes the load, too.",
-        f"The machine's load average before: {found.load_before:.1f}.",
+        f"Load average before: {found.load_before:.1f}, meanwhile: {found.machine_load:.1f}.",
         "",
         "| asked | reached | met |",
         "|---|---|---|",

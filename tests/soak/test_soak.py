@@ -60,6 +60,7 @@ def look(at_s: float, *, final: int = 0, waiting: Waiting = NOTHING, rss_bytes: 
         stream_length=1,
         taken={"collector": Taken(rss_bytes, at_s / 4), "web": Taken(rss_bytes, at_s)},
         keys=Counter({"celery": 2}),
+        machine_load=1.5,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections import Counter
@@ -63,7 +64,10 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look: seconds since the loads began, what waits, and what each process takes."""
+    """One look: seconds since the loads began, what waits, and what each process takes.
+
+    `machine_load` is the load average, of whatever else runs there too.
+    """
 
     at_s: float
     waiting: Waiting
@@ -71,6 +75,7 @@ class Look:
     stream_length: int
     taken: Mapping[str, Taken]
     keys: Counter[str]
+    machine_load: float
 
 
 @dataclass
@@ -142,6 +147,7 @@ class Watch:
             stream_length=stream.lengths([self.host_id])[self.host_id],
             taken=taken(self.crew.pids()),
             keys=keys_without_expiry(),
+            machine_load=os.getloadavg()[0],
         )
         self.looks.append(seen)
         return seen
