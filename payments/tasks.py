@@ -86,7 +86,9 @@ def sweep_dunning() -> None:
     take_due_steps(now)
     follow_caps(now)
     for request_id in due_requests(now):
-        send_platform_request.apply_async((str(request_id),), queue="payments")
+        send_platform_request.apply_async(
+            (str(request_id),), queue="payments", expires=HINT_EXPIRES_S
+        )
 
 
 @shared_task(name="payments.tasks.send_platform_request")
