@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import connections
 from structlog.contextvars import bind_contextvars, unbind_contextvars
 
+from soulbox.messages import CountedTask, leave_out_what_is_no_message
 from soulbox.services import start_background_process
 from soulbox.tracing import send_rest, start_tracing
 
@@ -18,7 +19,8 @@ QUEUES = ("aggregate", "billing", "payments", "default")
 """Whose workers serve everybody; each host has one of its own besides."""
 CANARY_INTERVAL_S = 30
 
-app = Celery("soulbox")
+leave_out_what_is_no_message()
+app = Celery("soulbox", task_cls=CountedTask)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
