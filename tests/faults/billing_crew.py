@@ -107,6 +107,15 @@ class Crew:
             return False
         return True
 
+    def replace_nodes(self) -> None:
+        """Restart one node after the other, each as whoever deploys does it."""
+        for node in list(self.nodes):
+            self.nodes.remove(node)
+            # To the node alone: it waits for what its workers have in hand.
+            node.terminate()
+            self.add_node()
+            node.wait(STARTED_WITHIN_S)
+
     def _kill_worker(self, pid: int, *, with_its_node: bool) -> None:
         if not with_its_node:
             # Its node forks another.
