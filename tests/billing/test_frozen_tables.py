@@ -164,6 +164,46 @@ def test_sql_changes_no_column_of_a_frozen_table_and_removes_no_row() -> None:
     assert moved == MAY_MOVE
 
 
+# What would let it change them after all, were it theirs that asks.
+WAYS_ROUND = (
+    "ALTER TABLE {} DISABLE TRIGGER ALL",
+    "ALTER TABLE {} DISABLE TRIGGER is_not_emptied",
+    "DROP TRIGGER is_not_emptied ON {}",
+    "ALTER TABLE {} ADD COLUMN more integer",
+    "ALTER TABLE {} RENAME TO other",
+    "ALTER TABLE {} OWNER TO CURRENT_USER",
+    "CREATE RULE instead AS ON INSERT TO {} DO INSTEAD NOTHING",
+    "DROP TABLE {} CASCADE",
+)
+# Or let it be another.
+ANOTHER_ROLE = (
+    "SET session_replication_role = replica",
+    "SET LOCAL session_replication_role = replica",
+    "SELECT set_config('session_replication_role', 'replica', true)",
+    "SET ROLE {}",
+    "SET SESSION AUTHORIZATION {}",
+    "GRANT {} TO CURRENT_USER",
+)
+MIGHT = """
+SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls
+    OR EXISTS (SELECT 1 FROM pg_auth_members WHERE member = pg_roles.oid)
+  FROM pg_roles WHERE rolname = current_user
+"""
+
+
+def test_the_applications_role_takes_no_guard_away() -> None:
+    ((owner,),) = ask(
+        "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relname = ANY(%s)",
+        frozen_tables(),  # type: ignore[arg-type]
+    )
+    statements = [way.format(table) for table in frozen_tables() for way in WAYS_ROUND]
+    statements += [way.format(owner) for way in ANOTHER_ROLE]
+    for statement in statements:
+        said = refusal(lambda: run(statement))  # noqa: B023 - called at once
+        assert re.search("must be owner|permission denied|must have admin option", said), statement
+    assert ask(MIGHT) == [(False,)]
+
+
 def frozen_models() -> Iterator[type[models.Model]]:
     tables = set(frozen_tables())
     for model in apps.get_app_config("billing").get_models():

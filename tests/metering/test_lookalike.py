@@ -347,6 +347,18 @@ def test_a_label_of_megabytes_costs_its_own_events_only(
         assert next(events).container_id == key
 
 
+def test_a_label_of_fifty_megabytes_costs_no_other_container_anything(
+    script: LookAlike, engine: DockerEngine, clock: Clock
+) -> None:
+    long = script.add("a", labels={"soulbox.label.long": "x" * 50 * MIB}, load=LOAD)
+    key = script.add("b", labels={"soulbox.label.team": "search"}, load=LOAD)
+    clock.pass_ms(1000)
+    assert key in {container.container_id for container in engine.list_containers()}
+    inspected = {container.container_id: container for container in engine.inspect([long, key])}
+    assert inspected[key].labels["soulbox.label.team"] == "search"
+    assert ids_of(engine.read([long, key])) == {long, key}
+
+
 def test_an_inspection_tells_limits_gpus_and_first_process(
     script: LookAlike, engine: DockerEngine
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -31,7 +32,7 @@ from tests.races.workers import TIMEOUT_S, run_at_once
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(600)]
 
-INVOICES = 12
+INVOICES = int(os.environ.get("PAYMENT_RACES", "12"))
 LATER = BILLED + timedelta(hours=1)
 DUE = Decimal(36)
 WRONG = Because("Wrong customer")
@@ -145,6 +146,23 @@ def test_money_that_comes_both_ways_is_counted_once_each(stripe: LocalStripe) ->
     ledger = stripe.ledger().get("usd", {"charged": 0})
     provided = Payment.objects.filter(method="provider").aggregate(sum=Sum("amount"))["sum"]
     assert ledger["charged"] == int((provided or 0) * 100)
+
+
+def test_a_customer_who_pays_while_the_card_is_charged_pays_once(stripe: LocalStripe) -> None:
+    invoices = being_collected(stripe)
+
+    def pay(invoice: Invoice) -> None:
+        part = invoice.collection_parts.order_by("pk")[0]
+        # It is refused when the charge was quicker.
+        with contextlib.suppress(RuntimeError):
+            stripe.pay(str(part.collection.provider_id), token="pm_card_visa")  # noqa: S106 - a test card
+
+    race(invoices, pay)
+    collect(LATER, until=LATER + timedelta(minutes=1))
+    for invoice in invoices:
+        invoice.refresh_from_db()
+        assert (invoice.status, charged(stripe, invoice)) == (InvoiceStatus.PAID, 1)
+        assert invoice.account.payments.aggregate(sum=Sum("amount"))["sum"] == DUE
 
 
 def transfer_without_lock(invoice: Invoice) -> None:
