@@ -14,8 +14,10 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
@@ -43,10 +45,11 @@ STOP_TIMEOUT_S = 20
 ANSWER_TIMEOUT_S = 5
 # Another starter's look at the lock takes microseconds, yet can make ours fail.
 LOCK_PATIENCE_S = 0.5
-# A server that dies more often than this has a reason that a restart does not mend.
+# A server that dies more often than this has a reason that a restart at once does not mend.
 RESTARTS_ALLOWED = 5
 RESTARTS_PERIOD_S = 60
 RESTART_PAUSE_S = 0.2
+TRY_AGAIN_AFTER_S = 5
 LONGEST_LOG_BYTES = 10_000_000
 
 CLONE_NEWUSER = 0x10000000
@@ -81,7 +84,7 @@ def keep(embedded: Embedded) -> None:
     """Run both servers until nobody holds the users' lock, then stop them.
 
     A server that dies meanwhile is started again. Returns at once when another keeper is there.
-    Raises EmbeddedServiceError when a server does not come up, or dies too often.
+    Raises EmbeddedServiceError when a server does not come up at first.
     """
     with embedded.keeper_lock.open("a") as lock, embedded.ready_lock.open("a") as ready:
         if not _take(lock):
@@ -101,7 +104,7 @@ def keep(embedded: Embedded) -> None:
                 while not _nobody_left(users):
                     if keeping.is_any_down():
                         fcntl.flock(ready, fcntl.LOCK_UN)
-                        keeping.start_all()
+                        keeping.start_again(is_unused=partial(_nobody_left, users))
                         fcntl.flock(ready, fcntl.LOCK_EX)
                     time.sleep(WATCH_INTERVAL_S)
                 # New users wait for the lock that we hold now, and then start a new keeper.
@@ -136,6 +139,21 @@ class _Keeping:
             time.sleep(POLL_INTERVAL_S)
         raise EmbeddedServiceError(f"A server did not answer within {START_TIMEOUT_S} s.")
 
+    def start_again(self, *, is_unused: Callable[[], bool]) -> None:
+        """Start what does not run until both answer, or nobody uses them any more.
+
+        They did answer, so what keeps them from it may go away again, as a full disk does.
+        """
+        while not is_unused():
+            try:
+                self.start_all()
+            except (EmbeddedServiceError, OSError, psycopg.Error, redis.RedisError) as error:
+                _say(f"{error} They are tried again.")
+                self._deaths.clear()
+                time.sleep(TRY_AGAIN_AFTER_S)
+            else:
+                return
+
     def is_any_down(self) -> bool:
         """Return whether a server has ended."""
         return any(process.poll() is not None for process in self._running.values())
@@ -168,13 +186,19 @@ class _Keeping:
         while self._deaths[0] < now - RESTARTS_PERIOD_S:
             self._deaths.popleft()
         log = self._embedded.log / f"{server.name}.log"
-        sys.stderr.write(f"{server.name} ended with {process.returncode}; its log is {log}.\n")
+        _say(f"{server.name} ended with {process.returncode}; its log is {log}.")
         if len(self._deaths) > RESTARTS_ALLOWED:
             raise EmbeddedServiceError(
                 f"{server.name} ended {RESTARTS_ALLOWED} times in {RESTARTS_PERIOD_S} s: "
                 f"{_last_words(log)}"
             )
         time.sleep(RESTART_PAUSE_S)
+
+
+def _say(line: str) -> None:
+    # Without its log, on a disk that is full, a keeper is still needed.
+    with suppress(OSError):
+        os.write(2, f"{line}\n".encode())
 
 
 def _ignore(_number: int, _frame: object) -> None:

@@ -261,6 +261,22 @@ def test_a_server_that_dies_comes_back_to_its_users_with_the_data(
     assert server_pid(embedded) != killed
 
 
+def test_a_server_that_cannot_come_back_is_tried_until_it_can(
+    embedded: Embedded, start_user: StartUser
+) -> None:
+    start_user(embedded).wait_until_up()
+    keep_a_value(embedded, "42")
+    settings = embedded.home / "postgresql" / "postgresql.conf"
+    good = settings.read_text()
+    settings.write_text("no_such_setting = 1\n")
+    os.kill(postgresql_pid(embedded), signal.SIGKILL)
+    while "They are tried again" not in (embedded.log / "keeper.log").read_text():
+        time.sleep(0.01)
+    settings.write_text(good)
+    start_user(embedded).wait_until_up()
+    assert kept_values(embedded) == ("42", "42")
+
+
 def test_killing_the_keeper_leaves_no_server_and_the_next_start_repairs(
     embedded: Embedded, start_user: StartUser
 ) -> None:
