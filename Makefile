@@ -8,7 +8,7 @@ BASE_IMAGE ?=
 BENCHES := $(basename $(notdir $(wildcard bench/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo image test drill properties faults faults-billing faults-rounds faults-payments webhook-orders soak conformance check lint bench $(addprefix bench-,$(BENCHES)) reset requirements
+.PHONY: help run demo image test drill properties faults faults-billing faults-rounds faults-payments outages rolling-restarts webhook-orders soak conformance check lint bench $(addprefix bench-,$(BENCHES)) reset requirements
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -45,6 +45,12 @@ faults-rounds: .venv/installed-dev ## Kill a worker in each of 100 rounds of bil
 
 faults-payments: .venv/installed-dev ## Collect 1,000 months with Stripe and workers failing; SEED=… for one
 	@PAYMENT_SEEDS=$(or $(SEEDS),1000) PAYMENT_SEED=$(SEED) exec $(BIN)/pytest --timeout=36000 tests/faults/test_payments.py
+
+outages: .venv/installed-dev ## Break a running installation's servers, for 30 s each; give it messages that are no good
+	@OUTAGE_S=30 exec $(BIN)/pytest --timeout=3600 tests/faults/test_outages.py tests/faults/test_poison.py
+
+rolling-restarts: .venv/installed-dev ## Restart all workers every 20 s for ten minutes, while they bill
+	@RESTARTS=30 RESTART_EVERY_S=20 exec $(BIN)/pytest --timeout=3600 tests/faults/test_ticks.py -k replaced
 
 webhook-orders: .venv/installed-dev ## Tell 200 stories by webhooks in any order, repeated and dropped; SEED=… for one
 	@WEBHOOK_SEEDS=$(or $(SEEDS),200) WEBHOOK_SEED=$(SEED) exec $(BIN)/pytest --timeout=36000 tests/payments/test_event_orders.py

@@ -14,7 +14,7 @@ from tests.soulbox.processes import PROJECT
 SCRIPTS = "\n".join((PROJECT / ".ci" / name).read_text() for name in ("run", "base-image"))
 LOOKED_FOR = set(re.findall(r"command -v (\S+) > /dev/null \|\| packages\+=", SCRIPTS))
 # Of Debian's essential and required packages, and of those that others above bring along.
-ALWAYS_THERE = {"sh", "umount"}
+ALWAYS_THERE = {"mount", "sh", "umount"}
 BROUGHT_ALONG = {"docker": "dockerd"}
 RUNS = {"run", "Popen", "check_output", "check_call", "which", "tool"}
 

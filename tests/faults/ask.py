@@ -19,10 +19,11 @@ NS_PER_MS = 250_000
 
 
 def prepare(account_id: UUID, host_id: UUID) -> dict[str, object]:
-    from metering import services  # noqa: PLC0415 - the settings have to be there first
+    from billing.services import open_account  # noqa: PLC0415 - the settings have to be there first
+    from metering import services  # noqa: PLC0415 - the same
 
     now = datetime.now(UTC)
-    services.register_account(account_id=account_id, time_zone="UTC", registered_at=now)
+    open_account(name="Ada", account_id=account_id, now=now)
     services.register_host(
         host_id=host_id, name="simulator", endpoint=f"simulator:?account={account_id}", now=now
     )
@@ -30,10 +31,20 @@ def prepare(account_id: UUID, host_id: UUID) -> dict[str, object]:
 
 
 def state(account_id: UUID, host_id: UUID) -> dict[str, object]:
+    """Return what is true at one moment."""
+    from django.db import connection, transaction  # noqa: PLC0415 - the settings come first
+
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        return _state(account_id, host_id)
+
+
+def _state(account_id: UUID, host_id: UUID) -> dict[str, object]:
     """Return cpu as it is stored, and as the rates and the time of the last reading make it."""
     from django.db.models import Sum  # noqa: PLC0415 - the settings have to be there first
 
-    from metering.models import LifeReading, StreamCursor, UsageRecord  # noqa: PLC0415 - the same
+    from metering.models import Gap, LifeReading, StreamCursor, UsageRecord  # noqa: PLC0415 - the same
     from metering.queries import host_states  # noqa: PLC0415 - the same
 
     del account_id
@@ -54,6 +65,7 @@ def state(account_id: UUID, host_id: UUID) -> dict[str, object]:
         "newest_ms": newest_ms,
         "lost": StreamCursor.objects.get(host_id=host_id).lost_batch_count,
         "folded": StreamCursor.objects.get(host_id=host_id).sample_count,
+        "gaps": Gap.objects.filter(life__host_id=host_id, reason=Gap.Reason.BATCH_LOST).count(),
         "state": host.state,
     }
 
