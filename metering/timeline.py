@@ -68,7 +68,7 @@ def _reports(
         return False
     # Its death may be out of view. A process may be gone before its start is reported, though.
     ended_ns = recorded_ns.get(begin)
-    was_over = ended_ns is not None and ended_ns < start_ns
+    was_over = ended_ns is not None and ended_ns <= start_ns
     return not was_over or start_ns - begin <= _REPORTED_WITHIN_NS
 
 

@@ -17,6 +17,7 @@ from metering.timeline import Span, find_spans
 SECOND_NS = 10**9
 MINUTE_NS = 60 * SECOND_NS
 OVERLAP_NS = 5 * SECOND_NS
+TODAY_NS = 1_790_000_000 * SECOND_NS
 
 
 def event(action: Action, at_ns: int) -> ContainerEvent:
@@ -114,6 +115,20 @@ STOPPED = State.STOPPED
             [10], [], container(40), [(10, 40), (40, None)], id="or that one ended by then"
         ),
         pytest.param(
+            [10],
+            [],
+            container(40, 10),
+            [(10, 10), (40, None)],
+            id="the one before may have ended at once",
+        ),
+        pytest.param(
+            [10],
+            [die(30)],
+            container(40, 40),
+            [(10, 30), (40, None)],
+            id="an end at the start of this one is not of the one before",
+        ),
+        pytest.param(
             [10], [start(42)], None, [(10, None)], id="a start without an end before is not another"
         ),
         pytest.param(
@@ -129,6 +144,34 @@ STOPPED = State.STOPPED
             None,
             [(10, 13)],
             id="unless it was over in no time",
+        ),
+        pytest.param(
+            {10: 10 + MINUTE_NS},
+            [start(10 + MINUTE_NS)],
+            None,
+            [(10, 10 + MINUTE_NS), (10 + MINUTE_NS, None)],
+            id="nor is one that was over at that moment",
+        ),
+        pytest.param(
+            {TODAY_NS: TODAY_NS + 1},
+            [start(TODAY_NS + OVERLAP_NS)],
+            None,
+            [(TODAY_NS, None)],
+            id="a start is reported within five seconds",
+        ),
+        pytest.param(
+            {TODAY_NS: TODAY_NS + 1},
+            [start(TODAY_NS + OVERLAP_NS + 1)],
+            None,
+            [(TODAY_NS, TODAY_NS + OVERLAP_NS + 1), (TODAY_NS + OVERLAP_NS + 1, None)],
+            id="and not after",
+        ),
+        pytest.param(
+            [],
+            [start(10), die(10), start(20)],
+            None,
+            [(10, 10), (20, None)],
+            id="one that was over at once is one all the same",
         ),
         pytest.param(
             [100],
