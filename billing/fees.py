@@ -238,11 +238,11 @@ def _years(subscription: Subscribed, schedule: Schedule) -> Iterator[Period]:
     first = subscription.paid_from
     # Of its own: a change of zone must not move the edge of a year into a closed period.
     zone = subscription.zone or schedule.cycle_at(first).zone
-    day = first.astimezone(zone).day
     start, number = first, 0
     while True:
         number += 1
-        end = add_months(first, number * MONTHS_OF_A_YEAR, zone, day=day)
+        # From the first, not from the year before: a 29 February comes back.
+        end = add_months(first, number * MONTHS_OF_A_YEAR, zone)
         yield Period(start, end)
         start = end
 

@@ -311,6 +311,14 @@ def test_a_year_keeps_its_local_time() -> None:
     assert year == Period(utc("2026-03-28T23:00"), utc("2027-03-28T22:00"))
 
 
+def test_a_year_is_counted_in_the_zone_that_it_began_in() -> None:
+    # The evening of 28 February in New York is the 29th in UTC.
+    terms = annual("1188", "2028-02-29T02:00")
+    for changed, end in (("2028-01-15", "2029-03-01T02:00"), ("2028-03-15", "2029-02-28T02:00")):
+        schedule = change_of_zone("UTC", "America/New_York", changed)
+        assert year_of(terms, terms.start, schedule) == Period(terms.start, utc(end))
+
+
 def test_before_its_start_there_is_no_year() -> None:
     assert year_of(annual("1188", "2026-05-17"), utc("2026-05-16T23:59:59"), IN_UTC) is None
 
@@ -431,6 +439,25 @@ def test_credits_come_by_the_second(start: str, end: str | None, credits_: str) 
         assert earned_credits(terms, period=MAY, schedule=IN_UTC) == dollars(credits_)
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "credits_"),
+    [
+        # Half of May's 31 days, from the window that it begins in, and up to that it ends in.
+        ("2026-05-16T12:07", None, "50"),
+        ("2026-04-01", "2026-05-16T12:07", "50"),
+        ("2026-04-01", None, "100"),
+        ("2026-05-03T10:01", "2026-05-03T10:14", "0"),
+        ("2026-04-01", "2026-05-01T00:14", "0"),
+        ("2026-06-01", None, "0"),
+    ],
+)
+def test_credits_of_a_fee_that_is_collected_come_by_the_window(
+    start: str, end: str | None, credits_: str
+) -> None:
+    terms = replace(monthly("99", start, end), provider_collects=True)
+    assert earned_credits(terms, period=MAY, schedule=IN_UTC) == dollars(credits_)
+
+
 def committed(minimum: str, start: str, end: str | None = None, *, term: int = 12) -> Subscribed:
     commitment = Commitment(dollars(minimum), term, utc(start))
     return monthly("99", start, end, commitment=commitment)
@@ -515,6 +542,23 @@ def test_a_term_ends_on_the_same_day_of_its_last_month(start: str, term: int, en
     subscription = committed("1", start, term=term)
     assert subscription.commitment
     assert commitment_end(subscription.commitment, IN_UTC) == utc(end)
+
+
+def test_a_term_is_counted_in_the_local_days_that_are_told_or_in_the_schedules() -> None:
+    # The evening of 30 January in New York is the 31st in UTC.
+    term = Commitment(dollars("1"), 3, utc("2026-01-31T02:00"))
+    moved = change_of_zone("UTC", "America/New_York", "2026-01-15")
+    not_yet = change_of_zone("UTC", "America/New_York", "2026-02-15")
+    in_utc, in_new_york = utc("2026-04-30T02:00"), utc("2026-05-01T01:00")
+    assert commitment_end(term, IN_UTC, zone=ZoneInfo("America/New_York")) == in_new_york
+    assert commitment_end(term, moved, zone=ZoneInfo("UTC")) == in_utc
+    assert commitment_end(term, moved) == in_new_york
+    assert commitment_end(term, not_yet) == in_utc
+    # The subscription's own zone says whether it holds in an hour of May.
+    in_its_zone = monthly("99", "2026-01-31T02:00", commitment=term)
+    for zone, holding in ((None, []), (ZoneInfo("America/New_York"), [term])):
+        told = replace(in_its_zone, zone=zone)
+        assert commitments_in([told], period=MAY, schedule=IN_UTC) == holding
 
 
 def test_the_commitments_of_a_period_are_those_that_hold_in_it() -> None:
