@@ -129,6 +129,18 @@ def test_discounts_and_the_true_up_have_lines_of_their_own() -> None:
     assert differences(after, before) == {
         key: -amount for key, amount in differences(before, after).items()
     }
+    _, *others = usage_differences(before, after, billing_period=MAY)
+    assert {(line.billing_period, line.period) for line in others} == {(MAY, MAY)}
+
+
+def test_lines_come_by_span_and_then_in_the_meters_order() -> None:
+    meters = (Meter.CPU, Meter.MEMORY, Meter.GPU)
+    book = Prices({(meter, "USD"): Price(PerUnit(Decimal(1))) for meter in meters})
+    nothing = tuple(PricedUsage(half, {}, book) for half in HALVES)
+    used = tuple(PricedUsage(half, dict.fromkeys(meters, 10**15), book) for half in HALVES)
+    lines = usage_differences(charged(nothing), charged(used), billing_period=MAY)
+    expected = [(half, meter) for half in HALVES for meter in meters]
+    assert [(line.period, line.meter) for line in lines] == expected
 
 
 quantities = st.integers(0, 300 * SECOND)
@@ -209,6 +221,8 @@ def moved(pools: list[CreditPool], before: int, after: int) -> dict[int | None, 
         (10, 0, {1: (0, 0, 6), 2: (0, 0, 4)}),
         # More was spent than credit paid: what credit did not pay goes first.
         (30, 12, {}),
+        # What it spends is as it was: nothing moves, whatever the credits say.
+        (8, 8, {}),
     ],
 )
 def test_credits_of_the_period_pay_first_and_come_back_last(
@@ -216,6 +230,22 @@ def test_credits_of_the_period_pay_first_and_come_back_last(
 ) -> None:
     pools = [pool(1, expired=5, used=6), pool(2, left=8, used=4)]
     assert moved(pools, before, after) == expected
+
+
+def test_pools_are_left_as_the_moves_say() -> None:
+    pools = [pool(1, left=2, expired=5, used=6), pool(2, left=8, used=4), pool(3, left=9)]
+    more = move_credits(pools, before=usd(10), after=usd(20))
+    assert pools_after(pools, more) == [
+        pool(1, expired=0, used=13),
+        pool(2, left=5, used=7),
+        pools[2],
+    ]
+    less = move_credits(pools, before=usd(10), after=usd(5))
+    assert pools_after(pools, less) == [
+        pool(1, left=3, expired=5, used=5),
+        pool(2, left=12),
+        pools[2],
+    ]
 
 
 amounts = st.integers(0, 40)
@@ -236,6 +266,10 @@ def test_credit_is_drawn_as_if_the_period_had_been_known_whole(
     for before, after in pairwise(steps):
         moves = move_credits(pools, before=usd(before), after=usd(after))
         lines = credit_lines(moves, billing_period=MAY)
+        assert lines == tuple(
+            Adjustment(Component.CREDIT, MAY, MAY, -move.spent, credit_id=move.credit.credit_id)
+            for move in moves
+        )
         assert Money.total((line.amount for line in lines), "USD") == -Money.total(
             (move.spent for move in moves), "USD"
         )
@@ -261,6 +295,14 @@ def test_credits_of_the_next_period_are_as_the_closed_one_leaves_them() -> None:
         to_come,
         replace(spent_up, balance=usd(5)),
     )
+
+
+def test_credit_that_comes_back_counts_from_nothing_and_not_once_it_has_expired() -> None:
+    # Both were drawn to nothing since: neither is among what the next period finds.
+    still_good, gone = credit(40, 5), replace(credit(2, 5), expires_at=MAY.end)
+    pools = [CreditPool(still_good, usd(0), usd(4)), CreditPool(gone, usd(0), usd(3))]
+    moves = move_credits(pools, before=usd(7), after=usd(0))
+    assert credits_after([], moves, JUNE) == (replace(still_good, balance=usd(4)),)
 
 
 def facts(carried: Carried = NOTHING_CARRIED) -> PeriodFacts:

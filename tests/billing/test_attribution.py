@@ -100,6 +100,15 @@ def test_a_part_of_a_span_bears_its_part_of_the_cost() -> None:
     assert attribute_cost(lines, {LAST: part(whole, LAST)}).raw_cost == 0
 
 
+def test_what_a_part_did_not_use_or_no_part_holds_stops_nothing() -> None:
+    whole = {"a": {DISK: 30, GPU: 2}, "b": {DISK: 10}}
+    price = Price(PerUnit(Decimal("0.5")))
+    lines = [*lines_of(whole, price, FIRST), *lines_of(whole, price, LAST)]
+    # The first span is not asked about, and in this part of the last no device was held.
+    some = UsedPart(LAST, {DISK: 12}, {"a": {DISK: 12}})
+    assert attribute_cost(lines, {LAST: some}).by_key == {"a": {DISK: Fraction(6)}}
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -163,6 +163,18 @@ def test_the_maximum_is_a_part_that_takes_off() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("fee_per_event", "events", "maximum"),
+    # No events, events that are free, and a maximum that is met exactly: none is a part.
+    [("1", 0, None), ("0", 3, None), ("0", 0, "4")],
+)
+def test_what_adds_nothing_is_no_part(fee_per_event: str, events: int, maximum: str | None) -> None:
+    price = Price(Percentage(D(10), D(fee_per_event), D(maximum) if maximum else None))
+    assert list(price.parts(Stretch(0, 40, 40, events=events), 1)) == [
+        ChargePart(PartKind.PERCENT, None, Fraction(40), D("0.1"), Fraction(4))
+    ]
+
+
 quantities = st.integers(min_value=0, max_value=10**6) | st.integers(0, 10**30)
 
 

@@ -18,6 +18,7 @@ from billing.credits import (
     draw,
     prepaid_credit_for,
     total_of,
+    unearned_part,
     usage_credit_for,
 )
 from billing.money import CurrencyMismatchError, Money
@@ -148,6 +149,13 @@ def test_a_credit_gives_what_it_has_and_no_more_than_is_asked(asked: str, given:
     assert [drawn.amount.text for drawn in draw(held, dollars(asked))] == given
 
 
+def test_of_equals_a_credit_that_is_not_written_yet_comes_first() -> None:
+    written = credit("10", kind=MONTHLY)
+    to_come = replace(written, credit_id=None)
+    for both in ([written, to_come], [to_come, written]):
+        assert usage_credit_for(both, MAY) == [to_come, written]
+
+
 def test_a_draw_names_its_credit_also_one_that_is_not_written_yet() -> None:
     to_come = replace(credit("10", kind=MONTHLY), credit_id=None)
     assert draw([to_come], dollars("3")) == (Draw(None, MONTHLY, dollars("3")),)
@@ -156,6 +164,30 @@ def test_a_draw_names_its_credit_also_one_that_is_not_written_yet() -> None:
 def test_credit_of_another_currency_does_not_pay() -> None:
     with pytest.raises(CurrencyMismatchError):
         draw([credit("10")], Money(Decimal(1), "EUR"))
+
+
+@pytest.mark.parametrize(
+    ("granted", "earned", "balance", "unearned"),
+    [
+        ("100", "40", "100", "60"),
+        # Some of it is used: what is left goes first towards what was earned.
+        ("100", "40", "60", "60"),
+        ("100", "40", "59.99", "59.99"),
+        ("100", "40", "0", "0"),
+        ("100", "100", "100", "0"),
+        ("100", "100.01", "50", "0"),
+    ],
+)
+def test_what_was_not_earned_goes_back_as_far_as_it_is_left(
+    granted: str, earned: str, balance: str, unearned: str
+) -> None:
+    part = unearned_part(granted=dollars(granted), earned=dollars(earned), balance=dollars(balance))
+    assert part == dollars(unearned)
+
+
+def test_no_part_of_a_grant_of_another_currency_is_told() -> None:
+    with pytest.raises(CurrencyMismatchError):
+        unearned_part(granted=dollars("1"), earned=dollars("0"), balance=Money(Decimal(1), "EUR"))
 
 
 cents = st.integers(0, 10**6).map(lambda count: Decimal(count).scaleb(-2))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -206,6 +207,8 @@ def test_an_annual_rule_needs_annual_billing_and_its_amount() -> None:
     assert taken("50", yearly) == ["y 5.00"]
     assert taken("49.99", yearly) == []
     assert taken("50", yearly, bills_annually=False) == []
+    # Unless it is told to, nothing is billed annually.
+    assert apply_discounts(dollars("50"), [yearly]) == ()
 
 
 def test_a_years_fee_is_discounted_by_the_percent_of_annual_rules_alone() -> None:
@@ -216,9 +219,10 @@ def test_a_years_fee_is_discounted_by_the_percent_of_annual_rules_alone() -> Non
         rule("d", VOLUME, "50"),
         rule("e", COMMITMENT, "50"),
     ]
+    rules[1] = replace(rules[1], rule_id=8)
     found = discount_annual_fee(dollars("1188"), rules)
     assert found == (
-        Discount("b", dollars("1188"), Decimal(95), Decimal(0), dollars("1128.60")),
+        Discount("b", dollars("1188"), Decimal(95), Decimal(0), dollars("1128.60"), 8),
         Discount("a", dollars("1188"), Decimal(10), Decimal(0), dollars("59.40")),
     )
     assert discount_annual_fee(dollars("0"), rules) == ()

@@ -80,6 +80,18 @@ def test_what_was_not_used_is_not_forecast() -> None:
     }
 
 
+def test_a_period_that_is_over_stays_as_it_was() -> None:
+    over = spans(MAY.start + DAY, usage={Meter.CPU: 1000})
+    assert forecast_usage(over, now=MAY.end) == tuple(over)
+
+
+def test_what_is_added_is_rounded_down() -> None:
+    # 1.6 a second so far, and one second is left.
+    used = 16 * (31 * 86_400 - 1) // 10
+    ahead = forecast_usage(spans(usage={Meter.CPU: used}), now=MAY.end - SECOND)
+    assert cpu_of(ahead) == [used + 1]
+
+
 def test_starts_of_sandboxes_go_on_too() -> None:
     [whole] = forecast_usage(spans(events=7), now=MAY.start + 10 * DAY)
     assert whole.events == 21  # 21.7

@@ -188,6 +188,9 @@ def test_a_cut_ends_a_period_and_the_next_goes_on_to_the_boundary() -> None:
         ("2026-12-15T00:00", 1, "UTC", None, "2027-01-15T00:00"),
         # Ten in the morning in New York, before and after clocks go forward.
         ("2026-02-20T15:00", 1, "America/New_York", None, "2026-03-20T14:00"),
+        # To half past one, which there is twice on 1 November: the first, from the second too.
+        ("2026-10-01T05:30", 1, "America/New_York", None, "2026-11-01T05:30"),
+        ("2026-11-01T06:30", 132, "America/New_York", None, "2037-11-01T05:30"),
     ],
 )
 def test_so_many_months_on_is_the_same_local_day_and_time(
@@ -249,6 +252,7 @@ def test_every_window_belongs_to_exactly_one_of_neighbouring_spans(
 def test_what_no_piece_covers_is_filled_in_between() -> None:
     whole = span("2026-01-01", "2026-01-10")
     pieces = [
+        (span("2025-11-01", "2025-12-01"), "z"),
         (span("2025-12-01", "2026-01-02"), "a"),
         (span("2026-01-02", "2026-01-03"), "b"),
         (span("2026-01-05", "2026-02-01"), "c"),

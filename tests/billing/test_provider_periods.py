@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -65,6 +67,37 @@ def test_a_trial_is_a_part_of_the_month_that_ends_with_it() -> None:
     assert followed.whole(utc("2026-05-20T00:00")) == month
     schedule = Schedule(Cycle(IN_UTC), followed=(followed,))
     assert schedule.starting(followed.start) == Period(followed.start, month.end)
+
+
+def test_they_are_followed_up_to_where_others_take_over_or_they_renew_no_more() -> None:
+    followed = Followed(THEIRS, FOLLOWING.start, stop=FOLLOWING.end)
+    assert followed.whole(FOLLOWING.end - WINDOW) == FOLLOWING
+    assert followed.whole(FOLLOWING.end) is None
+    assert followed.exact(FOLLOWING.end) is None
+    ended = Followed(THEIRS, FOLLOWING.start, renews_until=RENEWED)
+    assert ended.whole(FOLLOWING.end - WINDOW) == FOLLOWING
+    assert ended.whole(FOLLOWING.end) is None
+    assert ended.exact(RENEWED) is None
+    # It renews once more where it begins before that.
+    renewed = Followed(THEIRS, FOLLOWING.start, renews_until=RENEWED + A_MINUTE)
+    assert renewed.whole(FOLLOWING.end) == Period(FOLLOWING.end, utc("2026-07-15T10:00"))
+
+
+@pytest.fixture
+def _machine_elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_machine_elsewhere")
+def test_a_provider_counts_in_utc_wherever_the_machine_stands() -> None:
+    # In New York it is still the 30th, and a month with clocks that change.
+    first = page_period("2026-01-31T03:00:00 to 2026-02-28T03:00:00")
+    followed = Followed(first, first.start)
+    assert followed.whole(first.end) == page_period("2026-02-28T03:00 to 2026-03-31T03:00")
 
 
 anchors = st.datetimes(datetime(2025, 1, 1), datetime(2028, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis wants its bounds so

@@ -317,6 +317,16 @@ def test_a_line_without_usage_is_no_usage() -> None:
     assert rating.usage == {}
 
 
+def test_a_tier_that_a_span_begins_at_is_entered_in_it() -> None:
+    spans = spans_of((FEES, 100), (FEES, 3), meter=Meter.DISK_READ)
+    before, after = rate_usage(spans, currency="USD").lines
+    assert [before.cost, after.cost] == [Fraction(110), Fraction(5 + 3 * 2)]
+    assert after.parts == (
+        ChargePart(PartKind.FLAT_FEE, 2, Fraction(1), Decimal(5), Fraction(5)),
+        ChargePart(PartKind.UNITS, 2, Fraction(3), Decimal(2), Fraction(6)),
+    )
+
+
 def test_usage_without_a_price_does_not_count_towards_tiers() -> None:
     assert costs_of((FEES, 60), (None, 1000), (FEES, 40)) == [(0, 60, 70), (2, 40, 40)]
 
@@ -363,6 +373,7 @@ def volume(*terms: tuple[str | None, str, str]) -> Price:
         ((101, 0), [204]),
         ((0, 101), [204]),
         ((0, 100), [1, 100]),
+        ((100, 1), [200, 4]),
     ],
 )
 def test_a_volumes_flat_fee_is_due_in_the_span_that_entered_the_tier(
@@ -384,6 +395,10 @@ def test_a_volumes_flat_fee_is_due_once_where_versions_differ_in_their_tiers() -
     # The first tier was entered under another model.
     assert costs_of((FEES, 1), (low, 1)) == [(0, 1, 11), (1, 1, 0)]
     assert costs_of((FEES, 1), (low, 10)) == [(0, 1, 11), (1, 10, 2)]
+    # Its edge was reached under the other model, and passed under this one.
+    assert costs_of((FEES, 10), (low, 1)) == [(0, 10, 20), (1, 1, 2)]
+    of_three = volume(("10", "0", "1"), ("20", "0", "2"), (None, "0", "4"))
+    assert costs_of((FEES, 15), (of_three, 10)) == [(0, 15, 25), (1, 10, 4)]
 
 
 def test_a_package_begun_before_a_change_of_price_is_not_billed_again() -> None:

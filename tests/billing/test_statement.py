@@ -210,6 +210,28 @@ def test_what_is_unused_of_a_discounted_year_is_given_back_at_what_was_paid() ->
     assert (stated.totals.total_amount, stated.totals.credited.text) == (dollars("0"), "949.10")
 
 
+def test_what_was_taken_off_a_year_that_began_before_is_what_was_told() -> None:
+    # The rules of now are not those that its fee was sold at.
+    ended = replace(annual("1188", "2026-05-01", "2026-06-11"), subscription_id=7)
+    june = Period(utc("2026-06-01"), utc("2026-07-01"))
+    stated = facts({}, subscriptions=(ended,), rules=(ANNUAL_RULE,), period=june)
+    [line] = state_period(replace(stated, year_discounts={7: dollars("188")})).fees
+    assert line.rate == dollars("1000")
+    # Of another subscription, or of one that has no number yet, nothing was told.
+    for others in (ended, replace(ended, subscription_id=None)):
+        of_others = replace(stated, subscriptions=(others,), year_discounts={1: dollars("188")})
+        [line] = state_period(of_others).fees
+        assert line.rate == dollars("1069.20")
+
+
+def test_a_plans_own_annual_rule_counts_in_what_its_unused_year_gives_back() -> None:
+    ended = replace(annual("1188", "2026-05-01", "2026-05-11"), plan_id=3)
+    for plan_id, rate in ((3, "1069.20"), (4, "1188")):
+        rule = replace(ANNUAL_RULE, plan_id=plan_id)
+        stated = state_period(facts({}, subscriptions=(ended,), rules=(rule,)))
+        assert [line.rate for line in stated.fees] == [dollars("1188"), dollars(rate)]
+
+
 @pytest.mark.parametrize("percent", ["0.01", "33.33", "99.99", "100"])
 def test_a_year_ended_at_once_never_brings_money(percent: str) -> None:
     rule = replace(ANNUAL_RULE, percent=Decimal(percent))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from metering.aggregation import fold_interfaces, fold_lives
 from metering.period import WINDOW_MS
-from metering.readings import NEVER, Fold, new_interface_readings, new_life_reading
+from metering.readings import NEVER, Fold, Gap, new_interface_readings, new_life_reading
 from metering.samples import INTERFACE_SAMPLE, SAMPLE, Event, Known, Records, State
 from tests.metering.oracle import Oracle, Sample
 
@@ -201,7 +201,8 @@ def test_a_counter_that_falls_opens_a_segment_and_is_never_negative() -> None:
     last = folded.readings[0]
     fallen = reset.before - reset.after
     assert folded.usage["cpu_ns"].sum() == last["cpu_ns"] - last["base_cpu_ns"] + fallen
-    assert "counter_fell" in {gap.reason for gap in folded.gaps}
+    fell = [gap for gap in folded.gaps if gap.reason == "counter_fell"]
+    assert fell == [Gap(LIFE, "cpu_ns", EDGE_MS + 1000, EDGE_MS + 2000, "counter_fell")]
 
 
 def test_a_gauge_is_held_for_its_hold_and_the_rest_is_a_gap() -> None:
@@ -306,6 +307,17 @@ def test_an_interface_counts_from_its_lifes_reading_before_it(
     folded = fold_interfaces(seen, reading)
     assert folded.usage["rx_bytes"].tolist() == [40]
     assert folded.usage["tx_bytes"].tolist() == [7]
+
+
+def test_an_interface_counts_from_no_sample_of_another_life() -> None:
+    lives = np.concatenate(
+        [new_life_reading(n, started_ms=EDGE_MS, counts_from_zero=True) for n in (1, 2)]
+    )
+    # The last of all samples is of the life before it in the readings.
+    rows, _ = packed([Sample(1, EDGE_MS + 1000), Sample(1, EDGE_MS + 1010)])
+    seen = np.array([(20, 2, EDGE_MS + 1005, 0, 0, b"eth0")], INTERFACE_SAMPLE)
+    readings = new_interface_readings(seen, life_readings=lives, life_samples=rows)
+    assert readings["read_ms"].tolist() == [EDGE_MS]
 
 
 def test_an_interface_of_a_life_without_base_line_has_none_either() -> None:

@@ -20,7 +20,7 @@ from metering.readings import (
     new_life_reading,
     new_storage_readings,
 )
-from metering.samples import SAMPLE, STORAGE_SAMPLE, Event, Known, Records, State
+from metering.samples import SAMPLE, STORAGE_SAMPLE, Event, Known, Missed, Records, State
 from tests.metering.oracle import Sample
 from tests.metering.test_aggregation import EDGE_MS, LIFE, fold, lives
 
@@ -147,3 +147,51 @@ def test_storage_is_held_from_reading_to_reading_until_the_container_is_gone(
         later = np.array([(LIFE, EDGE_MS + taken[-1][0] + 5, 0, 0, 1)], STORAGE_SAMPLE)
         after = fold_storage(later, np.array([hold_ms]), folded.readings)
         assert after.usage["existing_ms"].sum() == 0
+
+
+def test_at_one_time_the_end_of_storage_wins_and_takes_up_nothing() -> None:
+    reading = new_storage_readings(np.array([LIFE]), from_ms=np.array([EDGE_MS]))
+    reading["out_of_order_count"] = 3
+    rows = np.array(
+        [
+            (LIFE, EDGE_MS + 1000, 50, 0, 0),
+            (LIFE, EDGE_MS + 2000, 70, 5, 0),
+            (LIFE, EDGE_MS + 2000, 60, 0, 1),
+        ],
+        STORAGE_SAMPLE,
+    )
+    for order in ([0, 1, 2], [2, 1, 0]):
+        folded = fold_storage(rows[order], np.full(3, 10_000), reading)
+        last = folded.readings[0]
+        assert (last["is_gone"], last["storage_bytes"]) == (1, 0)
+        assert last["storage_held_until_ms"] == EDGE_MS + 2000
+        assert last["out_of_order_count"] == 3 + 1
+        assert folded.resets == []
+        assert folded.usage["storage_byte_ms"].tolist() == [50_000]
+        assert folded.usage["sample_count"].tolist() == [2]
+
+
+def test_storage_counts_what_the_layer_and_the_volumes_hold() -> None:
+    reading = new_storage_readings(np.array([1, LIFE]), from_ms=np.array([EDGE_MS, EDGE_MS]))
+    rows = np.array(
+        [(LIFE, EDGE_MS + 1000, 50, 7, 0), (LIFE, EDGE_MS + 3000, 1, 1, 0)], STORAGE_SAMPLE
+    )
+    folded = fold_storage(rows, np.full(2, 10_000), reading)
+    assert folded.usage[["life", "storage_byte_ms"]].tolist() == [(LIFE, 57 * 2000)]
+    # The other life stands where it did.
+    assert folded.readings["storage_bytes"].tolist() == [0, 2]
+    assert folded.readings["read_ms"].tolist() == [EDGE_MS, EDGE_MS + 3000]
+    assert folded.readings["storage_held_until_ms"].tolist() == [NEVER, EDGE_MS + 13_000]
+
+
+def test_a_gap_in_storage_has_the_reason_that_its_batch_gives() -> None:
+    reading = new_storage_readings(np.array([LIFE]), from_ms=np.array([EDGE_MS]))
+    rows = np.array(
+        [(LIFE, EDGE_MS + 1000, 50, 0, 0), (LIFE, EDGE_MS + 5000, 50, 0, 0)], STORAGE_SAMPLE
+    )
+    missed = np.array([Missed.UNEXPLAINED, Missed.COLLECTOR_DOWN], np.int64)
+    folded = fold_storage(rows, np.full(2, 1000), reading, missed)
+    assert [(gap.meter, gap.start_ms, gap.end_ms, gap.reason) for gap in folded.gaps] == [
+        ("storage", EDGE_MS, EDGE_MS + 1000, "before_first_sample"),
+        ("storage", EDGE_MS + 2000, EDGE_MS + 5000, "collector_down"),
+    ]

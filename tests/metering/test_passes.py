@@ -11,7 +11,13 @@ from metering import aggregation
 from metering.aggregation import fold_interfaces, fold_lives
 from metering.passes import find_passes
 from metering.period import WINDOW_MS
-from metering.readings import INTERFACE_READING, Fold, new_life_reading
+from metering.readings import (
+    ALL_COUNTERS,
+    ALL_INTERFACE_COUNTERS,
+    INTERFACE_READING,
+    Fold,
+    new_life_reading,
+)
 from metering.samples import INTERFACE_SAMPLE, SAMPLE, Event, Known, Records, State
 
 EDGE_MS = 2_000_000 * WINDOW_MS
@@ -30,6 +36,10 @@ def hosts(draw: st.DrawFn) -> tuple[Records, Records]:
     )
     readings["memory_held_until_ms"] = start_ms + draw(st.sampled_from([10_000, 1]))
     readings["memory_bytes"] = 17
+    if draw(st.booleans()):
+        one = draw(st.integers(0, lives - 1))
+        readings["known"][one] = draw(st.integers(0, ALL_COUNTERS))
+        readings["state"][one] = draw(st.sampled_from([State.RUNNING, State.PAUSED]))
     readings["cpu_limit_micro"] = draw(st.sampled_from([500_000, 1]))
     samples = np.zeros(lives * passes, SAMPLE)
     samples["life"] = np.tile(numbers, passes)
@@ -91,7 +101,8 @@ def test_passes_of_interfaces_do_too(host: tuple[Records, Records]) -> None:
     samples["rx_bytes"], samples["tx_bytes"] = lives["cpu_ns"], lives["disk_read_bytes"]
     readings = np.zeros(len(life_readings), INTERFACE_READING)
     readings["interface"] = readings["life"] = life_readings["life"]
-    readings["read_ms"], readings["known"] = life_readings["read_ms"], 3
+    readings["read_ms"] = life_readings["read_ms"]
+    readings["known"] = life_readings["known"] & ALL_INTERFACE_COUNTERS
     at_once = fold_interfaces(samples, readings)
     every_case = aggregation._fold_any_interfaces(samples, readings)
     assert rows_of(at_once) == rows_of(every_case)

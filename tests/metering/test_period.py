@@ -49,6 +49,17 @@ def test_windows_cover_the_edges_whole() -> None:
     ]
 
 
+def test_a_period_that_ends_with_a_window_shares_no_time_with_the_next() -> None:
+    assert list(Period(NOON, NOON + WINDOW).windows()) == [Period(NOON, NOON + WINDOW)]
+
+
+def test_milliseconds_are_whole_and_rounded_down() -> None:
+    at = to_ms(NOON + timedelta(microseconds=1999))
+    assert isinstance(at, int)
+    assert at == to_ms(NOON) + 1
+    assert from_ms(-1) == datetime(1969, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
+
+
 @given(moment=moments)
 def test_a_moment_lies_in_its_window_and_milliseconds_come_back(moment: datetime) -> None:
     start = window_start(moment)
