@@ -8,7 +8,7 @@ BASE_IMAGE ?=
 BENCHES := $(basename $(notdir $(wildcard bench/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo image test drill properties faults faults-billing faults-rounds faults-payments outages rolling-restarts webhook-orders soak conformance check lint bench $(addprefix bench-,$(BENCHES)) reset requirements
+.PHONY: help run demo image test drill properties mutants faults faults-billing faults-rounds faults-payments outages rolling-restarts webhook-orders soak conformance check lint bench $(addprefix bench-,$(BENCHES)) reset requirements
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -32,6 +32,10 @@ test: .venv/installed-dev ## Run the tests
 
 properties: .venv/installed-dev ## Run the property tests of the pure core, 2,000 examples each
 	@HYPOTHESIS_PROFILE=thorough exec $(BIN)/pytest --timeout=600 $(shell grep -l "^@given" -r tests)
+
+mutants: .venv/installed-dev ## Break the pure core in one place after another, and list what no test sees; MODULE=billing.rating for one
+	@HYPOTHESIS_PROFILE=mutants $(BIN)/mutmut run $(if $(MODULE),"$(MODULE).*")
+	@$(BIN)/mutmut results | grep -E '$(or $(MODULE),.*)\..*: (survived|no tests|timeout|suspicious|segfault)' || echo "All were killed"
 
 faults: .venv/installed-dev ## Meter, bill and collect 25 months with every fault; SEEDS=… for others, SEED=… for one
 	@exec $(BIN)/python -m tests.faults.month --report faults-report.md $(if $(SEED),--first $(SEED),--seeds $(or $(SEEDS),25)) --accounts $(or $(ACCOUNTS),50) --jobs $(or $(JOBS),2)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -12,6 +13,8 @@ from django.db import connections
 from django.test import TransactionTestCase
 from pytest_django.plugin import DjangoDbBlocker
 
+from billing.curves import curve_of
+from billing.rating import Prices
 from soulbox.services import start_services
 
 # Rows that migrations make; a test that commits leaves them as they are.
@@ -46,13 +49,65 @@ ADDED = {
 NEVER_EMPTIED = "SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = 'is_not_emptied'"
 
 # Few examples keep the pure core's tests under two seconds; `make properties` runs many more.
-hypothesis.settings.register_profile("quick", max_examples=20)
+hypothesis.settings.register_profile("quick", max_examples=20, deadline=None)
 hypothesis.settings.register_profile("thorough", max_examples=2000, deadline=None)
+# The same examples for each mutant, or one run would kill what the next one lets live; a failure is
+# enough, nobody reads it, so it is not made small.
+hypothesis.settings.register_profile(
+    "mutants",
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
-def pytest_configure() -> None:
-    start_services()
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--pure", action="store_true", help="leave out what needs the services, and start none"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("--pure"):
+        start_services()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--pure"):
+        return
+    impure = [item for item in items if _needs_services(item)]
+    left_out = set(impure)
+    # Examples first: a mutant ends with the first test that fails, and properties take longest.
+    items[:] = sorted((item for item in items if item not in left_out), key=_is_property)
+    config.hook.pytest_deselected(items=impure)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if not item.config.getoption("--pure"):
+        return
+    # What one test has worked out would hide that the next one needs it too.
+    curve_of.cache_clear()
+    for name, module in sys.modules.items():
+        if name.startswith("tests.billing"):
+            for value in vars(module).values():
+                if isinstance(value, Prices):
+                    value._rates.clear()
+
+
+def _is_property(item: pytest.Item) -> bool:
+    return hypothesis.is_hypothesis_test(getattr(item, "obj", None))
+
+
+def _needs_services(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "fixturenames", ())
+    return item.get_closest_marker("django_db") is not None or not {
+        "db",
+        "transactional_db",
+        "service_environment",
+    }.isdisjoint(fixtures)
 
 
 @pytest.fixture(scope="session")
