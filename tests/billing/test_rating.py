@@ -211,6 +211,21 @@ def test_usage_without_a_price_is_shown_with_the_reason(
     assert rating.lines == ()
 
 
+def test_only_what_has_no_price_is_shown_without_one() -> None:
+    rating = rate({Meter.CPU: 10**9, Meter.DISK_READ: 7})
+    assert [line.meter for line in rating.lines] == [Meter.CPU]
+    assert [(entry.meter, entry.period) for entry in rating.unpriced] == [(Meter.DISK_READ, MAY)]
+
+
+def test_the_fee_is_of_all_meters_whatever_their_charges() -> None:
+    package = Price(Package(Decimal(3), Decimal(10)))
+    rows = {Meter.DISK_READ: per_unit("1"), Meter.DISK_WRITE: package}
+    prices = Prices({(meter, "USD"): price for meter, price in rows.items()})
+    rating = rate({Meter.DISK_READ: 2, Meter.DISK_WRITE: 5}, prices)
+    assert [line.amount for line in rating.lines] == [dollars("2"), dollars("3")]
+    assert rating.usage_fee == dollars("5")
+
+
 def test_a_price_of_zero_is_a_price() -> None:
     rating = rate({Meter.CPU: 1}, Prices({(Meter.CPU, "USD"): per_unit("0")}))
     assert rating.unpriced == ()
@@ -340,6 +355,10 @@ def test_the_minimum_is_made_up_for_by_the_last_price_that_has_one() -> None:
     assert costs_of((high, 3), (low, 4), (per_unit("1"), 1)) == [(0, 3, 3), (1, 4, 6), (2, 1, 1)]
     assert costs_of((low, 3), (high, 17)) == [(0, 3, 3), (1, 17, 17)]
     [line] = rate_usage(spans_of((low, 3 * 10**9)), currency="USD").lines
+    assert line.amount == dollars("10")
+    # A nanosecond below it too.
+    one = Prices({(Meter.CPU, "USD"): Price(PerUnit(Decimal(1)), minimum=Decimal(1))})
+    assert rate({Meter.CPU: 10**9 - 1}, one).raw_cost == 1
     assert line.parts == (
         ChargePart(PartKind.UNITS, None, Fraction(3), Decimal(1), Fraction(3)),
         ChargePart(PartKind.MINIMUM, None, Fraction(1), Decimal(10), Fraction(7)),
