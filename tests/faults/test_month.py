@@ -5,17 +5,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from tests.faults.month.oracle import Owed, Unmeasured, Usage, cents, owed, usage_in
+from tests.faults.month.report import Outcome, write
 from tests.faults.month.script import GIGABYTE, Customer, Gift, Load, draw_month
 from tests.processes import ROOT
 
@@ -110,3 +114,14 @@ def test_the_oracle_shares_a_month_between_two_plans() -> None:
 @pytest.mark.parametrize(("dollars", "expected"), [("0.004999", 0), ("0.005", 1), ("0.015", 2)])
 def test_the_oracle_rounds_half_up(dollars: str, expected: int) -> None:
     assert cents(Fraction(dollars)) == expected
+
+
+def test_the_page_says_which_seeds_there_were(tmp_path: Path) -> None:
+    page = tmp_path / "report.md"
+    write([Outcome(seed, 3, faults=Counter(kill=2)) for seed in (1, 2, 3, 7)], page)
+    assert "4 months of 3 accounts, seeds 1 to 3, 7:" in page.read_text()
+    assert "| workers killed outright, at any statement | 8 |" in page.read_text()
+    kept = json.loads(page.with_suffix(".json").read_text())
+    assert [(one["seed"], one["faults"]) for one in kept["seeds"]] == [
+        (seed, {"kill": 2}) for seed in (1, 2, 3, 7)
+    ]

@@ -72,8 +72,8 @@ def _page(outcomes: Sequence[Outcome]) -> list[str]:
     return [
         "# Faults",
         "",
-        f"{len(outcomes)} months of {outcomes[0].accounts} accounts, seeds {seeds[0]} to",
-        f"{seeds[-1]}: metered, billed, collected and refunded while all of this went wrong.",
+        f"{len(outcomes)} months of {outcomes[0].accounts} accounts, seeds {_runs(seeds)}:",
+        "metered, billed, collected and refunded while all of this went wrong.",
         "",
         "| injected | times |",
         "|---|---|",
@@ -95,6 +95,17 @@ def _page(outcomes: Sequence[Outcome]) -> list[str]:
         "",
         *(line for one in outcomes if one.wrong for line in one.lines()),
     ]
+
+
+def _runs(seeds: Sequence[int]) -> str:
+    """Return `1 to 3, 7` for 1, 2, 3 and 7: processes that share seeds may end early."""
+    runs: list[list[int]] = []
+    for seed in sorted(seeds):
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    return ", ".join(f"{one[0]} to {one[-1]}" if len(one) > 1 else f"{one[0]}" for one in runs)
 
 
 def _recovery(delays: Sequence[float]) -> list[str]:
