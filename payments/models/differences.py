@@ -18,6 +18,8 @@ class Reconciliation(models.Model):
     ended_at = models.DateTimeField(null=True, blank=True)
     # Until then it belongs to the worker that has it.
     claimed_until = models.DateTimeField(null=True, blank=True)
+    # How often the next window is halved: once for each time that it took too long.
+    halvings = models.PositiveSmallIntegerField(default=0, db_default=0)
     events_fetched = models.PositiveIntegerField(default=0)
     invoices_compared = models.PositiveIntegerField(default=0)
     payments_compared = models.PositiveIntegerField(default=0)

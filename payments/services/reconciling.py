@@ -11,6 +11,7 @@ from typing import TypeVar
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection
 from django.db.models import F, Q
+from django.db.models.functions import Least
 
 from payments.models import (
     Collection,
@@ -46,6 +47,9 @@ logger = logging.getLogger(__name__)
 WINDOW = timedelta(hours=1)
 """Of time that is compared at once: a look that is cut off begins with its window again."""
 LONG_WINDOW = timedelta(hours=6)
+SHORTEST_WINDOW = timedelta(seconds=10)
+"""A window that took too long is halved, time and again, but not below."""
+MOST_HALVINGS = 12
 LONG_AGO = timedelta(days=2)
 """Before then by LONG_WINDOW: a look over a month would ask 3,000 times else."""
 EVERY = timedelta(hours=24)
@@ -106,20 +110,25 @@ def due_reconciliation(now: datetime) -> int | None:
 def take_look(reconciliation_id: int, *, now: datetime) -> bool:
     """Compare the next window; return whether there is more, False also when somebody has it.
 
-    Safe to repeat; a worker that dies in it is followed by another. Raises ProviderError, with
-    which it stands still until the next call.
+    Safe to repeat; a worker that dies in it, or is out of time, is followed by another, which
+    compares half as much. Raises ProviderError, with which it stands still until the next call.
     """
     free = Q(claimed_until__isnull=True) | Q(claimed_until__lte=now)
     rows = Reconciliation.objects.filter(pk=reconciliation_id, ended_at__isnull=True)
-    if not rows.filter(free).update(claimed_until=now + LEASE):
+    # Taken back at the end: who does not come to that has found the window too long.
+    claimed = {"claimed_until": now + LEASE, "halvings": Least(F("halvings") + 1, MOST_HALVINGS)}
+    if not rows.filter(free).update(**claimed):
         return False
     row = rows.get()
     try:
         is_done = _finish(row, now=now) if row.reached >= row.started_at else _go_on(row, now=now)
     except ProviderError as error:
-        rows.update(error=str(error), claimed_until=None)
+        rows.update(error=str(error), claimed_until=None, halvings=row.halvings - 1)
         raise
-    Reconciliation.objects.filter(pk=row.pk).update(error="", claimed_until=None)
+    # Twice as much the next time, up to a whole window.
+    Reconciliation.objects.filter(pk=row.pk).update(
+        error="", claimed_until=None, halvings=max(row.halvings - 2, 0)
+    )
     return not is_done
 
 
@@ -133,6 +142,7 @@ def _go_on(row: Reconciliation, *, now: datetime) -> bool:
     """Compare a window; return whether all is done, which it never is then."""
     start = row.reached
     window = LONG_WINDOW if start < row.started_at - LONG_AGO else WINDOW
+    window = max(window / 2 ** (row.halvings - 1), SHORTEST_WINDOW)
     end = min(start + window, row.started_at)
     # The last one has no end: what is made in this moment belongs to it, whatever the clocks say.
     until = end if end < row.started_at else None

@@ -8,6 +8,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from pytest_django.fixtures import Settings
@@ -38,6 +39,7 @@ from payments.services.comparing import compare_bill
 from payments.services.differences import settle_difference
 from payments.services.receiving import Received, record_payment
 from payments.services.reconciling import (
+    Compared,
     begin_reconciliation,
     due_reconciliation,
     take_look,
@@ -398,6 +400,40 @@ def test_a_look_that_was_cut_off_goes_on_where_it_was(
     row.refresh_from_db()
     assert (row.error, row.differences) == ("", 0)
     assert row.ended_at
+
+
+def test_a_window_that_takes_too_long_is_halved_until_it_does_not(
+    stripe: LocalStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paid(stripe)
+    compared: list[tuple[datetime, datetime | None]] = []
+    compare = reconciling._compare_bills
+
+    def slow(since: datetime, until: datetime | None, *, now: datetime) -> Compared:
+        if (until or LATER) - since > timedelta(minutes=20):
+            raise SoftTimeLimitExceeded
+        compared.append((since, until))
+        return compare(since, until, now=now)
+
+    monkeypatch.setattr(reconciling, "_compare_bills", slow)
+    row = begin_reconciliation(since=SINCE, now=LATER)
+    now, cut_off = LATER, 0
+    for _ in range(60):
+        try:
+            if not take_look(row.pk, now=now):
+                break
+        except SoftTimeLimitExceeded:
+            # Nobody but the end of the lease lets go of it.
+            assert not take_look(row.pk, now=now)
+            cut_off += 1
+            now += reconciling.LEASE
+    row.refresh_from_db()
+    assert row.ended_at
+    assert cut_off > 2
+    starts, ends = [since for since, _ in compared], [until for _, until in compared]
+    assert starts == [SINCE, *ends[:-1]]
+    assert ends[-1] is None
+    assert listed() == {}
 
 
 def test_a_month_is_compared_without_a_gap(
