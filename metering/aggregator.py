@@ -107,6 +107,12 @@ def _aggregate_once(
         cursor = _lock_cursor(host_id)
         if cursor is None:
             return None
+        if cursor.ends_untold_since:
+            # Before all else, and in a transaction of its own: whoever is killed here, or after the
+            # loss was recorded, is followed by another that tells them.
+            send_again(host_id, since=cursor.ends_untold_since)
+            StreamCursor.objects.filter(pk=cursor.pk).update(ends_untold_since=None)
+            return 0
         earlier_ms = to_ms(cursor.collected_until) if cursor.collected_until else 0
         progress = Progress(cursor.entry_id, cursor.sequence, earlier_ms)
         if setting_aside:
@@ -130,8 +136,6 @@ def _aggregate_once(
         _move(cursor, progress, now)
     if progress.lost:
         logger.error("batches lost from stream", extra={"host": host_id, "batches": progress.lost})
-    if progress.lost or progress.refused:
-        send_again(host_id, since=from_ms(earlier_ms) - AROUND_A_LOSS)
     stream.trim(host_id, folded=progress.entry_id, now=now)
     return progress.samples
 
@@ -144,6 +148,9 @@ def _set_aside_next(host: Host, progress: Progress, reason: str, now: datetime) 
 
 
 def _move(cursor: StreamCursor, progress: Progress, now: datetime) -> None:
+    if progress.lost or progress.refused:
+        since = (cursor.collected_until or from_ms(0)) - AROUND_A_LOSS
+        cursor.ends_untold_since = min(cursor.ends_untold_since or since, since)
     cursor.entry_id = progress.entry_id
     cursor.sequence = progress.sequence
     cursor.lost_batch_count += progress.lost

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db.models import F, Q
 
-from metering import clocks, engines, stream
+from metering import clocks, engines, numbering, stream
 from metering.clocks import Readings
 from metering.models import Host, Life, Refusal
 from metering.pace import interval_of
@@ -96,6 +96,7 @@ def collect_host(
         ),
         problem=problem,
         problem_since=(host.problem_since or now) if problem else None,
+        **numbering.appended(host),
     )
     return collected
 
@@ -114,11 +115,11 @@ def collect_storage(host_id: UUID, *, now: datetime, source: Source | None = Non
     lives = {container_id: life.life for container_id, life in load_roster(host).items()}
     samples = storage_samples(readings, lives, gone=())
     interval_ms = settings.METERING_STORAGE_INTERVAL_S * 1000
-    stream.append(
-        host_id,
+    numbering.append(
+        host,
         Batch(collected_ms=0, interval_ms=0, storage=samples, storage_interval_ms=interval_ms),
     )
-    Host.objects.filter(pk=host_id).update(storage_read_at=now)
+    Host.objects.filter(pk=host_id).update(storage_read_at=now, **numbering.appended(host))
     return len(samples)
 
 
@@ -189,7 +190,8 @@ def _collect_apart(
             samples=life_samples(readings, sampled, ()),
             interfaces=interface_samples(readings, sampled),
         )
-        stream.append(host.pk, batch)
+        numbering.append(host, batch)
+    Host.objects.filter(pk=host.pk).update(**numbering.appended(host))
     return sum(map(len, by_passes.values()))
 
 
@@ -378,8 +380,8 @@ def _append(
     for passes in sorted(by_passes.keys() | {1}, reverse=True):
         is_own = passes == 1
         samples = life_samples(by_passes[passes], sampled, settled.turns if is_own else ())
-        stream.append(
-            host.pk,
+        numbering.append(
+            host,
             Batch(
                 # Only with the last of them has the whole host been looked at.
                 collected_ms=to_ms(this.now) if is_own else 0,

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from metering import stream
+from metering import numbering
 from metering.lives import create_missing, have_sandboxes, refuse_all
 from metering.models import (
     AccountRegistration,
@@ -87,14 +87,16 @@ def take_samples(
     limits = _limits(kept, lives)
     numbers = {key: life.pk for key, life in lives.items()}
     for batch in batches(kept, numbers, limits):
-        stream.append(call.host.pk, batch)
+        numbering.append(call.host, batch)
     # After the stream has them: a crash in between repeats the call, which changes nothing.
     _write_limits(kept, lives, limits)
     _reopen_lives({lives[sample.life].pk for sample in kept})
     for sample in stops:
         _end_life(lives[sample.life], from_ms(sample.read_ms))
     if kept or call.duplicates:
-        Host.objects.filter(pk=call.host.pk).update(last_seen_at=now)
+        Host.objects.filter(pk=call.host.pk).update(
+            last_seen_at=now, **numbering.appended(call.host)
+        )
     _count_refusals(call)
     return Intake(len(kept), call.duplicates, sorted(call.rejected, key=lambda bad: bad.index))
 

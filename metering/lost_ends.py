@@ -7,8 +7,8 @@ from uuid import UUID
 
 from django.db.models import Exists, OuterRef
 
-from metering import stream
-from metering.models import Gap, Life
+from metering import numbering
+from metering.models import Gap, Host, Life
 from metering.period import to_ms
 from metering.samples import Batch, Event, State
 from metering.sampling import Gone, Turn, life_samples, storage_samples
@@ -48,5 +48,7 @@ def send_again(host_id: UUID, *, since: datetime) -> int:
             samples=life_samples((), {}, turns),
             storage=storage_samples((), {}, gone),
         )
-        stream.append(host_id, batch)
+        host = Host.objects.get(pk=host_id)
+        numbering.append(host, batch)
+        Host.objects.filter(pk=host_id).update(**numbering.appended(host))
     return len(turns) + len(gone)

@@ -19,10 +19,16 @@ from redis.retry import Retry
 from metering.period import from_ms, to_ms
 from metering.samples import Batch, pack
 
-# Numbering and appending are one step, so that a lost batch leaves a hole whoever writes.
+# Numbering and appending are one step, so that a lost batch leaves a hole whoever writes. A Redis
+# that was killed may come up without its newest batches, and without their numbers: they are not
+# given again, or nobody would see that batches are missing.
 # No MAXLEN and no EXPIRE: both take entries that nobody has folded yet.
 _APPEND = """
 local sequence = redis.call('INCR', KEYS[2])
+if sequence <= tonumber(ARGV[2]) then
+    sequence = tonumber(ARGV[2]) + 1
+    redis.call('SET', KEYS[2], sequence)
+end
 return {redis.call('XADD', KEYS[1], '*', 'n', sequence, 'b', ARGV[1]), sequence}
 """
 
@@ -76,12 +82,15 @@ def _stream_key(host_id: UUID) -> str:
     return f"metrics:stream:{host_id}"
 
 
-def append(host_id: UUID, batch: Batch) -> Entry:
-    """Append one batch and return its entry. Raises StreamUnavailableError."""
+def append(host_id: UUID, batch: Batch, *, after: int = 0) -> Entry:
+    """Append one batch, numbered above `after`, and return its entry.
+
+    Raises StreamUnavailableError.
+    """
     packed = pack(batch)
     keys = (_stream_key(host_id), f"metrics:sequence:{host_id}")
     try:
-        entry_id, sequence = _redis().eval(_APPEND, len(keys), *keys, packed)
+        entry_id, sequence = _redis().eval(_APPEND, len(keys), *keys, packed, after)
     except redis.RedisError as error:
         raise StreamUnavailableError(f"Redis did not take the batch: {error}") from error
     return Entry(entry_id.decode(), int(sequence), packed)

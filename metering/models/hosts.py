@@ -77,6 +77,9 @@ class Host(models.Model):
     clock_offset_ms = models.BigIntegerField(null=True, blank=True)
     # Storage was last read then.
     storage_read_at = models.DateTimeField(null=True, blank=True)
+    # Batches up to this number are known to have been appended: whatever a Redis that came up
+    # without its last ones says, the next one has a higher number.
+    appended_sequence = models.PositiveBigIntegerField(default=0, db_default=0)
 
     class Meta:
         constraints = [
@@ -105,6 +108,8 @@ class StreamCursor(models.Model):
     # Batches that were numbered and never found in the stream.
     lost_batch_count = models.BigIntegerField(default=0)
     folded_at = models.DateTimeField(null=True, blank=True)
+    # A batch was lost or refused: ends since then are still to be told again.
+    ends_untold_since = models.DateTimeField(null=True, blank=True)
     # Why the last fold failed; empty when it did not.
     problem = models.CharField(max_length=500, blank=True, default="")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from django.db import OperationalError
 from django.db.models import Sum
 
-from metering import stream
+from metering import aggregator, stream
 from metering.lost_ends import send_again
 from metering.models import Gap, Life, LifeReading, StorageReading, StreamCursor, UsageRecord
 from metering.samples import State
@@ -24,10 +25,21 @@ def corrupt_newest(fleet: Fleet) -> None:
     lose_newest(fleet)
     keys = (stream._stream_key(fleet.host_id), f"metrics:sequence:{fleet.host_id}")
     stream._redis().decr(keys[1])
-    stream._redis().eval(stream._APPEND, 2, *keys, b"\xffnothing")
+    stream._redis().eval(stream._APPEND, 2, *keys, b"\xffnothing", 0)
 
 
-@pytest.mark.parametrize("spoil", [lose_newest, corrupt_newest])
+def forget_newest(fleet: Fleet) -> None:
+    """Be as a Redis that was killed, and comes up without the last that it took, number and all."""
+    lose_newest(fleet)
+    stream._redis().decr(f"metrics:sequence:{fleet.host_id}")
+
+
+def forget_everything(fleet: Fleet) -> None:
+    assert fleet.host_id
+    stream._redis().flushdb()
+
+
+@pytest.mark.parametrize("spoil", [lose_newest, corrupt_newest, forget_newest, forget_everything])
 def test_a_life_whose_end_was_lost_has_its_running_time_and_a_gap(spoil: object) -> None:
     fleet = Fleet()
     fleet.add("sbx", ended_at=START + 21 * SECOND, removed_at=START + 21 * SECOND)
@@ -48,6 +60,47 @@ def test_a_life_whose_end_was_lost_has_its_running_time_and_a_gap(spoil: object)
     StreamCursor.objects.update(entry_id="0-0", sequence=0)
     fleet.aggregate()
     assert list(UsageRecord.objects.order_by("pk").values()) == before
+
+
+def test_ends_are_told_by_another_where_a_worker_is_killed_before_it_told_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fleet = Fleet()
+    fleet.add("sbx", ended_at=START + 21 * SECOND, removed_at=START + 21 * SECOND)
+    fleet.run(20 * SECOND)
+    fleet.run_without_aggregating(ticks=1, tick=TICK)
+    lose_newest(fleet)
+    fleet.run_without_aggregating(ticks=1, tick=TICK)
+
+    def be_killed(*_arguments: object, **_named: object) -> int:
+        raise OperationalError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(aggregator, "send_again", be_killed)
+        with pytest.raises(OperationalError):
+            fleet.aggregate()
+    assert StreamCursor.objects.get().lost_batch_count == 1
+    assert LifeReading.objects.get().state != State.STOPPED
+    fleet.aggregate()
+    assert LifeReading.objects.get().state == State.STOPPED
+    assert StreamCursor.objects.get().ends_untold_since is None
+    told = StreamCursor.objects.get().sequence
+    fleet.aggregate()
+    assert StreamCursor.objects.get().sequence == told
+
+
+def test_numbers_that_redis_forgot_are_not_given_again() -> None:
+    fleet = Fleet()
+    fleet.add("sbx")
+    fleet.run(20 * SECOND)
+    folded = StreamCursor.objects.get().sequence
+    fleet.run_without_aggregating(ticks=3, tick=TICK)
+    for _ in range(2):
+        forget_newest(fleet)
+    fleet.run_without_aggregating(ticks=1, tick=TICK)
+    fleet.aggregate()
+    cursor = StreamCursor.objects.get()
+    assert (cursor.sequence, cursor.lost_batch_count) == (folded + 4, 2)
 
 
 def test_a_life_that_was_closed_in_silence_is_told_no_end() -> None:
