@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 import numpy as np
@@ -24,7 +24,7 @@ from metering.believing import (
 )
 from metering.ledger import Book
 from metering.lives import refuse
-from metering.lost_ends import send_again
+from metering.lost_ends import AROUND_A_LOSS, send_again
 from metering.models import Host, Refusal, StreamCursor
 from metering.period import from_ms, to_ms
 from metering.readings import (
@@ -45,8 +45,6 @@ logger = logging.getLogger(__name__)
 SAMPLES_PER_COMMIT = 4_000_000
 ENTRIES_PER_COMMIT = 2_000
 COMMITS_PER_RUN = 20
-# Before the last pass that was folded: the ends a batch tells are that much older at most.
-AROUND_A_LOSS = timedelta(minutes=1)
 
 
 def aggregate_host(host_id: UUID, *, now: datetime) -> int:

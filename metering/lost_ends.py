@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from django.db.models import Exists, OuterRef
@@ -12,6 +13,9 @@ from metering.models import Gap, Host, Life
 from metering.period import to_ms
 from metering.samples import Batch, Event, State
 from metering.sampling import Gone, Turn, life_samples, storage_samples
+
+# Before the last pass that was folded: the ends a batch tells are that much older at most.
+AROUND_A_LOSS: Final = timedelta(minutes=1)
 
 
 def send_again(host_id: UUID, *, since: datetime) -> int:

@@ -6,11 +6,13 @@ import logging
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Max, Q
+from django.db.models import F, Max, Q, Value
+from django.db.models.functions import Coalesce
 
 from metering import stream
+from metering.lost_ends import AROUND_A_LOSS
 from metering.models import Gap, Host, Life, StreamCursor
-from metering.period import MILLISECOND
+from metering.period import MILLISECOND, from_ms
 
 SILENT_AFTER = timedelta(minutes=10)
 
@@ -72,9 +74,15 @@ def _count_as_collected(host: Host) -> None:
     last_end = ends.aggregate(last=Max("ended_at"))["last"]
     # Each of its lives ended before this.
     until = max(host.last_seen_at, last_end or host.last_seen_at) + MILLISECOND
+    # What lies before then and was not folded may have been lost: its ends are told again, as far
+    # as nobody has folded them.
+    unfolded = F("collected_until") - Value(AROUND_A_LOSS)
     # A fold meanwhile has moved the cursor, and knows better.
     StreamCursor.objects.filter(
         Q(collected_until__isnull=True) | Q(collected_until__lt=until),
         pk=cursor.pk,
         entry_id=cursor.entry_id,
-    ).update(collected_until=until)
+    ).update(
+        collected_until=until,
+        ends_untold_since=Coalesce(F("ends_untold_since"), unfolded, Value(from_ms(0))),
+    )

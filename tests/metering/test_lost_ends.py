@@ -10,6 +10,7 @@ from metering import aggregator, stream
 from metering.lost_ends import send_again
 from metering.models import Gap, Life, LifeReading, StorageReading, StreamCursor, UsageRecord
 from metering.samples import State
+from metering.silence import close_silent_hosts
 from tests.metering.fleet import MINUTE, SECOND, START, TICK, Fleet
 
 pytestmark = pytest.mark.django_db
@@ -34,8 +35,7 @@ def forget_newest(fleet: Fleet) -> None:
     stream._redis().decr(f"metrics:sequence:{fleet.host_id}")
 
 
-def forget_everything(fleet: Fleet) -> None:
-    assert fleet.host_id
+def forget_everything(_: Fleet) -> None:
     stream._redis().flushdb()
 
 
@@ -87,6 +87,26 @@ def test_ends_are_told_by_another_where_a_worker_is_killed_before_it_told_them(
     told = StreamCursor.objects.get().sequence
     fleet.aggregate()
     assert StreamCursor.objects.get().sequence == told
+
+
+def test_ends_that_were_lost_before_their_host_fell_silent_are_told_again() -> None:
+    fleet = Fleet()
+    fleet.add("sbx", ended_at=START + 21 * SECOND, removed_at=START + 21 * SECOND)
+    fleet.add("runs-on")
+    fleet.run(20 * SECOND)
+    fleet.run_without_aggregating(ticks=3, tick=TICK)
+    forget_everything(fleet)
+    # What is silent counts as collected, so that invoices do not wait for it.
+    fleet.now += 60 * MINUTE
+    assert close_silent_hosts(now=fleet.now) == 1
+    fleet.aggregate()
+    life = Life.objects.get(sandbox__sandbox_id="sbx")
+    assert LifeReading.objects.get(life=life).state == State.STOPPED
+    assert Gap.objects.filter(life=life, reason=Gap.Reason.ENDED_BETWEEN_READINGS).exists()
+    runs_on = LifeReading.objects.get(life__sandbox__sandbox_id="runs-on")
+    assert runs_on.state != State.STOPPED
+    fleet.run(MINUTE)
+    assert StreamCursor.objects.get().lost_batch_count == 3
 
 
 def test_numbers_that_redis_forgot_are_not_given_again() -> None:

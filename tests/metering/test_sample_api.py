@@ -630,7 +630,7 @@ def test_without_the_stream_the_call_is_to_be_repeated(monkeypatch: pytest.Monke
     runtime = Runtime()
     samples = a_life_of_ten_minutes(runtime)
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **_named: object) -> None:
         raise StreamUnavailableError("Redis did not take the batch: it is full")
 
     with monkeypatch.context() as patched:
