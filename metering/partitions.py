@@ -117,6 +117,11 @@ def _empty_defaults() -> list[str]:
     made = []
     for table in PARTITIONED:
         with transaction.atomic(using=OWNER), connections[OWNER].cursor() as cursor:
+            # Before anything of the table is locked: two that both had looked at the default would
+            # wait for each other.
+            cursor.execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"partitions of {table}"]
+            )
             cursor.execute(f"SELECT EXISTS (SELECT FROM {table}_default)")  # noqa: S608
             if not cursor.fetchone()[0]:
                 continue
