@@ -68,7 +68,8 @@ class Message(virtual.Message):
         try:
             super().__init__(payload, channel, **more)
             queue = self.delivery_info["exchange"], self.delivery_info["routing_key"]
-            is_whole = all(isinstance(name, str) for name in queue) and bool(queue[1])
+            # What goes to all workers, as an operator's question, names its exchange alone.
+            is_whole = all(isinstance(name, str) for name in queue) and any(queue)
         except (AttributeError, KeyError, TypeError, ValueError):
             is_whole = False
         if not is_whole:

@@ -79,6 +79,16 @@ def test_what_is_no_message_is_one_that_nobody_decodes(
     assert good.decode() == {}
 
 
+def test_what_goes_to_all_workers_is_a_message(broker: redis.Redis) -> None:
+    # An operator's question: it has an exchange, and no queue.
+    everywhere = {"exchange": "celery.pidbox", "routing_key": ""}
+    properties = {**ENVELOPE["properties"], "delivery_info": everywhere}
+    broker.lpush(QUEUE, json.dumps({**ENVELOPE, "properties": properties}))
+    (question,) = taken(1)
+    assert question.delivery_info == everywhere
+    assert question.decode() == {}
+
+
 @pytest.mark.parametrize("raw", [b'{"broken', b"\xff\xfe", b""])
 def test_what_is_no_json_is_left_out(
     broker: redis.Redis, raw: bytes, caplog: pytest.LogCaptureFixture
