@@ -288,8 +288,11 @@ def test_it_migrates_serves_and_works(installation: Installation) -> None:
     worker[worker.index("--queues") + 1] = ",".join(QUEUES)
     with installation.running("web") as web, installation.running("beat") as beat:
         # A web process that is new before its migrations serves nobody yet.
-        parts = waiting_for(503, web)["parts"]
-        assert "migrate" in parts["migrations"]["problem"]
+        wait_until(
+            lambda: "migrate" in waiting_for(503, web)["parts"]["migrations"]["problem"],
+            seconds=60,
+            what="it to say what it waits for",
+        )
         installation.run("python", "manage.py", "migrate", "--verbosity", "0")
         parts = waiting_for(200, web)["parts"]
         assert all(part["ok"] for part in parts.values())
