@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -47,9 +48,10 @@ BROKER, STREAMS, CACHE = 10, 11, 12
 
 def _bridge() -> str:
     """Return the address at which containers reach this machine."""
-    return run_docker(
-        "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"
-    )
+    told = run_docker("network", "inspect", "bridge", "--format", "{{json .IPAM.Config}}")
+    network = json.loads(told)[0]
+    # An engine that found its bridge made already does not say it: it is the first address.
+    return str(network.get("Gateway") or next(ip_network(network["Subnet"]).hosts()))
 
 
 def _free_port(address: str) -> int:
