@@ -51,10 +51,14 @@ def being_collected(stripe: LocalStripe) -> list[Invoice]:
     return invoices
 
 
-def race(invoices: list[Invoice], other: Callable[[Invoice], object]) -> None:
+def race(
+    invoices: list[Invoice],
+    other: Callable[[Invoice], object],
+    *lost: type[Exception],
+) -> None:
     """Charge the invoices' cards in one process, and do the other thing in another.
 
-    Both begin each invoice at the same moment.
+    Both begin each invoice at the same moment. Only a control's charging may end in an error.
     """
     start = multiprocessing.get_context("fork").Barrier(2)
 
@@ -67,8 +71,9 @@ def race(invoices: list[Invoice], other: Callable[[Invoice], object]) -> None:
                 other(invoice)
             else:
                 part = invoice.collection_parts.order_by("pk")[0]
-                while take_step(part.collection_id, now=BILLED):
-                    pass
+                with contextlib.suppress(*lost):
+                    while take_step(part.collection_id, now=BILLED):
+                        pass
 
     assert run_at_once(work, workers=2) == [0, 0]
     providing._stripe.cache_clear()
@@ -118,7 +123,8 @@ def test_control_without_the_provider_a_void_invoice_is_charged(stripe: LocalStr
     invoices = being_collected(stripe)
     set_trigger("DISABLE")
     try:
-        race(invoices, void_without_asking)
+        # A void that comes between its look and its update ends the payment, after the charge.
+        race(invoices, void_without_asking, TransitionRefusedError)
     finally:
         set_trigger("ENABLE")
     voided = Invoice.objects.filter(status=InvoiceStatus.VOID)
