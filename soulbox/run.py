@@ -16,10 +16,10 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from honcho import process  # type: ignore[import-untyped]
-from honcho.compat import ProcessManager  # type: ignore[import-untyped]
-from honcho.environ import parse_procfile  # type: ignore[import-untyped]
-from honcho.manager import Manager  # type: ignore[import-untyped]
+from honcho import process
+from honcho.compat import ProcessManager
+from honcho.environ import parse_procfile
+from honcho.manager import Manager
 
 from metering.docker import DockerEngine
 from metering.services import register_host

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django import forms
-from unfold.widgets import UnfoldAdminTextInputWidget  # type: ignore[import-untyped]
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing import services
 from billing.admin.asking import CheckedForm, Question, decimal_field, integer_field, text_field

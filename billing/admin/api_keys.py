@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from unfold.contrib.filters.admin import AutocompleteSelectFilter  # type: ignore[import-untyped]
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
 
 from billing import services
 from billing.models import ApiKey

@@ -22,8 +22,8 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.enums import ActionVariant  # type: ignore[import-untyped]
-from unfold.widgets import (  # type: ignore[import-untyped]
+from unfold.enums import ActionVariant
+from unfold.widgets import (
     UnfoldAdminDecimalFieldWidget,
     UnfoldAdminIntegerFieldWidget,
     UnfoldAdminSelectWidget,

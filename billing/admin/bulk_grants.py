@@ -14,8 +14,8 @@ from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from unfold.enums import ActionVariant  # type: ignore[import-untyped]
-from unfold.widgets import UnfoldAdminFileFieldWidget  # type: ignore[import-untyped]
+from unfold.enums import ActionVariant
+from unfold.widgets import UnfoldAdminFileFieldWidget
 
 from billing import services
 from billing.admin.asking import WithButtons, change_url

@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.contrib.filters.admin import AutocompleteSelectFilter  # type: ignore[import-untyped]
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
 
 from billing.admin.asking import MISSING, link_to, money, money_text
 from billing.admin.filters import StateFilter

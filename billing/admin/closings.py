@@ -7,7 +7,7 @@ from datetime import datetime
 
 from django.contrib import admin
 from django.db.models import Q
-from unfold.contrib.filters.admin import AutocompleteSelectFilter  # type: ignore[import-untyped]
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
 
 from billing.admin.asking import MISSING
 from billing.admin.filters import StateFilter

@@ -19,7 +19,7 @@ from import_export.formats import base_formats
 from import_export.resources import ModelResource
 from import_export.widgets import Widget
 from openpyxl import Workbook
-from unfold.contrib.import_export.forms import (  # type: ignore[import-untyped]
+from unfold.contrib.import_export.forms import (
     SelectableFieldsExportForm,
 )
 

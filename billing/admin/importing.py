@@ -32,7 +32,7 @@ from import_export.results import Result
 from import_export.tmp_storages import BaseStorage
 from import_export.widgets import Widget
 from tablib import Dataset
-from unfold.contrib.import_export.forms import ImportForm  # type: ignore[import-untyped]
+from unfold.contrib.import_export.forms import ImportForm
 
 from billing.admin.asking import LONGEST_REASON, text_field
 from billing.admin.exporting import Exports

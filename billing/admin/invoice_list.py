@@ -9,7 +9,7 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import Count, Max, Min, Q, QuerySet, Sum
 from django.http import HttpRequest
-from unfold.contrib.filters.admin import RangeNumericFilter  # type: ignore[import-untyped]
+from unfold.contrib.filters.admin import RangeNumericFilter
 
 from billing.admin.listing import Totals, WithTotals, grouped_money
 from billing.desk_queries import OUTSTANDING

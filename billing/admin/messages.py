@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
-from unfold.widgets import UnfoldAdminTextInputWidget  # type: ignore[import-untyped]
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing import services
 from billing.admin.asking import (

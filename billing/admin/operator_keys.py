@@ -8,7 +8,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from unfold.widgets import UnfoldAdminTextInputWidget  # type: ignore[import-untyped]
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing import services
 from billing.models import OperatorKey

@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
-from unfold.forms import PaginationInlineFormSet  # type: ignore[import-untyped]
+from unfold.forms import PaginationInlineFormSet
 
 from billing.admin.asking import (
     MISSING,

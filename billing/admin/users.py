@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
-from unfold.forms import (  # type: ignore[import-untyped]
+from unfold.forms import (
     AdminPasswordChangeForm,
     UserChangeForm,
     UserCreationForm,

@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.contrib.filters.admin import AutocompleteSelectFilter  # type: ignore[import-untyped]
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
 
 from billing import services
 from billing.admin.asking import MISSING, Question, WithButtons, ask, ask_for_each, button

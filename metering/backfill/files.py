@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
-from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
+from pyarrow import ArrowException, parquet
 
 from metering.backfill.rows import Birth, Row, RowError, parse_row
 from metering.backfill.series import INTERFACES, LIVES, STORAGE, Kind

@@ -8,7 +8,7 @@ from django.contrib import admin
 from django.db.models import Count, QuerySet, Sum
 from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
-from unfold.widgets import UnfoldAdminSingleDateWidget  # type: ignore[import-untyped]
+from unfold.widgets import UnfoldAdminSingleDateWidget
 
 from billing.admin.asking import (
     MISSING,

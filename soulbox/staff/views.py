@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.safestring import mark_safe
 from django.views.decorators.http import require_http_methods
-from unfold.widgets import UnfoldAdminTextInputWidget  # type: ignore[import-untyped]
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from soulbox.staff import second_factor
 from soulbox.staff.second_factor import CodeRefusedError

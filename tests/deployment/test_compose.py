@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from django.conf import settings
-from honcho.environ import parse_procfile  # type: ignore[import-untyped]
+from honcho.environ import parse_procfile
 
 from soulbox.celery import QUEUES, app
 from soulbox.environment import VARIABLES

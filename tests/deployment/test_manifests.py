@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate  # type: ignore[import-untyped] # it comes without types
+import kubernetes_validate
 import pytest
 import yaml
 from django.conf import settings
