@@ -70,7 +70,7 @@ def cost(price: Price | Charge, quantity: str, *, events: int = 0, unit_size: in
 def test_bad_terms_are_refused_by_the_name_of_their_field(
     make: Callable[[], Any], field: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"^{field}.*\\. [A-Z].*\\.$"):
+    with pytest.raises(ValueError, match=f"^{field}.*\\. [A-Z][a-z ].*\\.$"):
         make()
 
 
@@ -112,6 +112,8 @@ LAGO_GRADUATED = (Tier(D(100), D(1)), Tier(D(200), D("0.5")), Tier(None, D("0.1"
         (Graduated(LAGO_GRADUATED), "100", "100"),
         (Graduated(LAGO_GRADUATED), "250", "155"),
         (Price(Package(D(5), D(100)), free_units=D(100)), "201", "10"),
+        # What is free does not count towards the tier either.
+        (Price(Volume(STRIPE), free_units=D(1)), "6", "35"),
     ],
 )
 def test_published_examples_come_out(price: Price | Charge, quantity: str, total: str) -> None:
@@ -151,6 +153,12 @@ def test_the_parts_say_how_the_cost_came_about() -> None:
         ChargePart(PartKind.FLAT_FEE, 1, Fraction(1), D(3), Fraction(3)),
         ChargePart(PartKind.UNITS, 1, Fraction(10), D(2), Fraction(20)),
         ChargePart(PartKind.UNITS, 2, Fraction(2), D(1), Fraction(2)),
+    ]
+
+
+def test_packages_are_a_part_that_says_how_many_were_started() -> None:
+    assert list(Price(Package(D(5), D(100))).parts(Stretch(0, 201, 201), 1)) == [
+        ChargePart(PartKind.PACKAGES, None, Fraction(3), D(5), Fraction(15))
     ]
 
 

@@ -56,7 +56,7 @@ def test_a_larger_cost_never_rounds_to_less(one: Fraction, other: Fraction) -> N
 
 def test_two_currencies_do_not_meet() -> None:
     dollars, euros = Money(Decimal(1), "USD"), Money(Decimal(1), "EUR")
-    with pytest.raises(CurrencyMismatchError):
+    with pytest.raises(CurrencyMismatchError, match=r"1\.00 USD and 1\.00 EUR are in two"):
         dollars + euros
     with pytest.raises(CurrencyMismatchError):
         dollars - euros
@@ -64,6 +64,11 @@ def test_two_currencies_do_not_meet() -> None:
         min(dollars, euros)
     with pytest.raises(CurrencyMismatchError):
         Money.total([dollars, euros], "USD")
+
+
+def test_an_amount_is_not_less_than_itself() -> None:
+    assert Money(Decimal(1), "USD") < Money(Decimal("1.01"), "USD")
+    assert not Money(Decimal(1), "USD") < Money(Decimal(1), "USD")
 
 
 def test_the_total_of_nothing_is_zero_in_its_currency() -> None:

@@ -83,6 +83,22 @@ def test_they_are_followed_up_to_where_others_take_over_or_they_renew_no_more() 
     assert renewed.whole(FOLLOWING.end) == Period(FOLLOWING.end, utc("2026-07-15T10:00"))
 
 
+def test_the_providers_own_periods_are_told_to_the_second_the_later_told_one_first() -> None:
+    followed = Followed(THEIRS, FOLLOWING.start)
+    july = Period(RENEWED, utc("2026-07-15T10:03:07"))
+    second = timedelta(seconds=1)
+    moments = (BEGAN - second, BEGAN, RENEWED - second, RENEWED)
+    assert [followed.exact(moment) for moment in moments] == [None, THEIRS, THEIRS, july]
+    # Told again, with a day more: it holds for what it covers, and the first for the rest.
+    again = Period(BEGAN + timedelta(days=1), RENEWED + timedelta(days=1))
+    later = Followed(again, window_start(again.start))
+    schedule = Schedule(Cycle(IN_UTC), followed=(followed, later))
+    assert schedule.exact(BEGAN - second) is None
+    assert schedule.exact(BEGAN) == THEIRS
+    assert schedule.exact(again.start) == again
+    assert Schedule(Cycle(IN_UTC)).exact(BEGAN) is None
+
+
 @pytest.fixture
 def _machine_elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TZ", "America/New_York")

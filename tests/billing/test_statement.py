@@ -175,6 +175,23 @@ def test_a_true_up_is_a_fee_after_discounts_that_credits_do_not_pay() -> None:
     assert stated.totals.total_amount == dollars("700")
 
 
+def test_a_commitment_discounts_the_usage() -> None:
+    rule = DiscountRule("Committed", RuleKind.COMMITMENT, Decimal(20), min_amount=Decimal(500))
+    for minimum, discounted in (("500", "148.20"), ("499.99", "0")):
+        commitment = Commitment(dollars(minimum), 12, MAY.start)
+        terms = monthly("0", "2026-05-01", commitment=commitment)
+        stated = state_period(facts(LARGE_ACCOUNT, subscriptions=(terms,), rules=(rule,)))
+        assert stated.totals.discounts == dollars(discounted)
+
+
+def test_a_plans_own_annual_rule_takes_its_percent_off_that_plans_fee_only() -> None:
+    rules = (replace(ANNUAL_RULE, plan_id=3),)
+    for plan_id, fee in ((3, "1069.20"), (4, "1188")):
+        year = replace(annual("1188", "2026-05-01"), plan_id=plan_id)
+        stated = state_period(facts({}, subscriptions=(year,), rules=rules))
+        assert stated.totals.subscription_fee == dollars(fee)
+
+
 def test_an_annual_rule_takes_its_percent_off_the_years_fee() -> None:
     stated = state_period(
         facts(FIRST_INVOICE, subscriptions=(annual("1188", "2026-05-01"),), rules=(ANNUAL_RULE,))

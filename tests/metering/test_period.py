@@ -23,6 +23,8 @@ def test_a_bound_outside_utc_is_refused_by_name() -> None:
     paris = NOON.astimezone(timezone(timedelta(hours=1)))
     with pytest.raises(ValueError, match=r"Period\.end is not in UTC"):
         Period(NOON, paris + MINUTE)
+    with pytest.raises(ValueError, match=r"Period\.start is not in UTC"):
+        Period(paris, NOON + MINUTE)
 
 
 @pytest.mark.parametrize(

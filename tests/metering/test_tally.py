@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metering.readings import LIFE_READING, NEVER, USAGE
+from metering.readings import LIFE_READING, NEVER, USAGE, Fold, Gap, Reset
 from metering.samples import Records
 from metering.tally import Tally, combine, is_among
 
@@ -42,6 +42,15 @@ def test_a_series_is_known_once_it_was_learned_and_they_are_in_order() -> None:
     assert tally.has(np.array([2, 3, 5, 9])).tolist() == [True, False, True, True]
     tally.learn(readings())
     assert tally.readings["life"].tolist() == [2, 5, 9]
+
+
+def test_gaps_and_resets_of_every_fold_are_kept() -> None:
+    tally = Tally("life", readings(5))
+    gaps = [Gap(5, "memory", at, at + 1, "collector_down") for at in (1, 2)]
+    resets = [Reset(5, 5, "cpu_ns", at, at + 1, 9, 1) for at in (1, 2)]
+    for gap, reset in zip(gaps, resets, strict=True):
+        tally.add(Fold(usage(), readings(5), [gap], [reset]))
+    assert (tally.gaps, tally.resets) == (gaps, resets)
 
 
 def usage(*rows: tuple[int, int, int, int, int]) -> Records:
