@@ -133,13 +133,20 @@ def test_a_request_and_its_task_are_one_trace_without_a_value(web: tuple[str, Pa
     assert not [raw for raw in Collector.raw if QUERY_SECRET.encode() in raw]
     assert not [raw for raw in Collector.raw if b"evt_traced" in raw]
     assert not [span for _, span in Collector.spans if span.name.endswith("health")]
-    # What is logged meanwhile says in which trace.
-    told = [
-        json.loads(line)
-        for line in (logs / "worker.log").read_text().splitlines()
-        if line[:1] == "{"
-    ]
-    assert run.trace_id.hex() in {line.get("trace_id") for line in told}
+    # What is logged meanwhile says in which trace; the task's end is after its span's.
+    wait_until(
+        lambda: run.trace_id.hex() in traces_told(logs / "worker.log"),
+        seconds=30,
+        what="a line of the task in the worker's log",
+    )
+
+
+def traces_told(log: Path) -> set[str]:
+    """Return the traces that a log speaks of."""
+    # Its last line may still be on its way.
+    lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("}\n")]
+    told = [json.loads(line) for line in lines if line.startswith("{")]
+    return {line["trace_id"] for line in told if "trace_id" in line}
 
 
 def of_trace(spans: list[tuple[str, Any]]) -> list[Any]:
