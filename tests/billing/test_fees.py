@@ -458,6 +458,14 @@ def test_credits_of_a_fee_that_is_collected_come_by_the_window(
     assert earned_credits(terms, period=MAY, schedule=IN_UTC) == dollars(credits_)
 
 
+def test_who_pays_the_provider_owes_no_fee_and_others_on_the_period_do() -> None:
+    collected = replace(monthly("99", "2026-04-01"), provider_collects=True)
+    ours = monthly("31", "2026-04-01")
+    for subscriptions in ((collected, ours), (ours, collected)):
+        [line] = fee_lines(subscriptions, period=MAY, schedule=IN_UTC)
+        assert line.amount == dollars("31")
+
+
 def committed(minimum: str, start: str, end: str | None = None, *, term: int = 12) -> Subscribed:
     commitment = Commitment(dollars(minimum), term, utc(start))
     return monthly("99", start, end, commitment=commitment)

@@ -168,6 +168,13 @@ def test_growth_over_an_edge_is_split_by_time_and_loses_no_remainder() -> None:
     assert folded.usage["cpu_ns"].tolist() == [33, 67]
 
 
+def test_a_window_that_is_passed_over_has_no_first_and_no_last_sample() -> None:
+    at_ms = EDGE_MS + 2 * WINDOW_MS + 5
+    folded = fold([Sample(LIFE, at_ms, cpu_ns=3)])
+    for name in ("first_sample_ms", "last_sample_ms"):
+        assert folded.usage[name].tolist() == [NEVER, NEVER, at_ms]
+
+
 def test_a_sample_on_the_edge_belongs_to_the_window_before() -> None:
     folded = fold([Sample(LIFE, EDGE_MS + WINDOW_MS, cpu_ns=5)])
     assert folded.usage["window_ms"].tolist() == [EDGE_MS]
@@ -215,8 +222,10 @@ def test_a_gauge_is_held_for_its_hold_and_the_rest_is_a_gap() -> None:
     assert folded.usage["memory_byte_ms"].tolist() == [100_000]
     assert folded.usage["measured_ms"].tolist() == [10_000]
     assert folded.usage["running_ms"].tolist() == [60_001]
-    reasons = {(gap.reason, gap.end_ms - gap.start_ms) for gap in folded.gaps}
-    assert reasons == {("before_first_sample", 1), ("held_too_long", 50_000)}
+    assert folded.gaps == [
+        Gap(LIFE, "memory", EDGE_MS, EDGE_MS + 1, "before_first_sample"),
+        Gap(LIFE, "memory", EDGE_MS + 10_001, EDGE_MS + 60_001, "held_too_long"),
+    ]
 
 
 def test_a_gauge_ends_with_its_life() -> None:
@@ -230,7 +239,16 @@ def test_a_gauge_ends_with_its_life() -> None:
     assert folded.usage["memory_byte_ms"].tolist() == [5000]
     assert folded.usage["running_ms"].tolist() == [1500]
     tail = [gap for gap in folded.gaps if gap.reason == "ended_between_readings"]
-    assert [(gap.start_ms, gap.end_ms) for gap in tail] == [(EDGE_MS + 1000, EDGE_MS + 1500)]
+    stopped = ("counters", EDGE_MS + 1000, EDGE_MS + 1500, "ended_between_readings")
+    assert tail == [Gap(LIFE, *stopped)]
+
+
+def test_what_has_ended_holds_nothing_and_has_no_end_unread_before_its_first_sample() -> None:
+    baseless = new_life_reading(LIFE, started_ms=EDGE_MS, counts_from_zero=False)
+    baseless["memory_bytes"] = 10
+    folded = fold([Sample(LIFE, EDGE_MS + 1000, stopped=True)], baseless)
+    assert folded.readings["memory_bytes"].tolist() == [0]
+    assert folded.gaps == []
 
 
 def test_a_life_that_was_never_read_has_its_running_time_and_gaps_for_all_of_it() -> None:
@@ -258,6 +276,10 @@ def test_lives_in_one_batch_do_not_touch_each_other() -> None:
     folded = fold_lives(rows, holds, readings)
     assert dict(zip(folded.usage["life"], folded.usage["cpu_ns"], strict=True)) == {1: 100, 3: 9}
     assert folded.readings["read_ms"].tolist() == [EDGE_MS + 1000, EDGE_MS, EDGE_MS + 3000]
+    # What comes too late is counted for its own life only.
+    late, holds = packed([Sample(1, EDGE_MS + 500), Sample(2, EDGE_MS + 500)])
+    again = fold_lives(late, holds, folded.readings)
+    assert again.readings["out_of_order_count"].tolist() == [1, 0, 0]
 
 
 @pytest.mark.parametrize("days", [35, 36, 400])

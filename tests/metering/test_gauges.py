@@ -88,6 +88,18 @@ def test_what_is_allocated_counts_by_state_and_by_the_limits_last_told(
             assert sum(int(one.usage[quantity].sum()) for one in folds) == value
 
 
+def test_memory_is_allocated_without_a_limit_of_cpu() -> None:
+    reading = new_life_reading(
+        LIFE,
+        started_ms=EDGE_MS,
+        counts_from_zero=True,
+        allocation=Allocation(memory_limit_bytes=21),
+    )
+    folded = fold([Sample(LIFE, EDGE_MS + 1000, cpu_ns=1)], reading)
+    assert folded.usage["cpu_allocated_ns"].tolist() == [0]
+    assert folded.usage["memory_allocated_byte_ms"].tolist() == [21_000]
+
+
 @given(samples=lives(), data=st.data())
 def test_samples_behind_the_last_reading_change_nothing_but_their_count(
     samples: list[Sample], data: st.DataObject

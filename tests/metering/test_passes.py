@@ -18,7 +18,7 @@ from metering.readings import (
     Fold,
     new_life_reading,
 )
-from metering.samples import INTERFACE_SAMPLE, SAMPLE, Event, Known, Records, State
+from metering.samples import INTERFACE_SAMPLE, SAMPLE, Event, Known, Missed, Records, State
 
 EDGE_MS = 2_000_000 * WINDOW_MS
 ALL = int(Known.CPU | Known.MEMORY | Known.DISK_READ | Known.DISK_WRITE | Known.ALLOCATION)
@@ -148,3 +148,58 @@ def test_plain_passes_are_folded_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     )
     readings["memory_held_until_ms"] = EDGE_MS + 10
     assert fold_lives(samples, np.full(4, 10), readings).usage["sample_count"].tolist() == [2, 2]
+
+
+# Two passes inside a window, two over its edge and two inside the next: three runs.
+OVER_AN_EDGE_MS = (1000, 2000, WINDOW_MS - 1000, WINDOW_MS + 1000, WINDOW_MS + 2000)
+
+
+def passes_over_an_edge() -> Records:
+    samples = np.zeros(2 * len(OVER_AN_EDGE_MS), SAMPLE)
+    samples["life"] = np.tile([5, 7], len(OVER_AN_EDGE_MS))
+    samples["read_ms"] = EDGE_MS + np.repeat(OVER_AN_EDGE_MS, 2)
+    samples["known"], samples["state"] = ALL, State.RUNNING
+    samples["cpu_ns"] = 10 * (1 + np.arange(len(samples)))
+    return samples
+
+
+def test_runs_after_one_that_was_folded_at_once_are_folded_too() -> None:
+    readings = np.concatenate(
+        [new_life_reading(n, started_ms=EDGE_MS, counts_from_zero=True) for n in (5, 7)]
+    )
+    readings["memory_held_until_ms"] = EDGE_MS + WINDOW_MS
+    samples = passes_over_an_edge()
+    folded = fold_lives(samples, np.full(len(samples), WINDOW_MS), readings)
+    assert folded.readings["cpu_ns"].tolist() == [90, 100]
+    assert folded.usage["cpu_ns"].sum() == 190
+    assert folded.usage["sample_count"].tolist() == [3, 2, 3, 2]
+
+    of_interfaces = np.zeros(len(samples), INTERFACE_SAMPLE)
+    of_interfaces["interface"] = of_interfaces["life"] = samples["life"]
+    of_interfaces["read_ms"], of_interfaces["rx_bytes"] = samples["read_ms"], samples["cpu_ns"]
+    before = np.zeros(2, INTERFACE_READING)
+    before["interface"] = before["life"] = (5, 7)
+    before["read_ms"], before["known"] = EDGE_MS, ALL_INTERFACE_COUNTERS
+    folded = fold_interfaces(of_interfaces, before)
+    assert folded.readings["rx_bytes"].tolist() == [90, 100]
+    assert folded.usage["rx_bytes"].sum() == 190
+
+
+def test_why_nothing_was_held_is_told_of_what_passes_leave_and_of_what_are_none() -> None:
+    readings = np.concatenate(
+        [new_life_reading(n, started_ms=EDGE_MS, counts_from_zero=True) for n in (5, 7)]
+    )
+    readings["memory_held_until_ms"] = EDGE_MS + WINDOW_MS
+    samples = passes_over_an_edge()
+    # The newest pass of either window comes after a spell in which nobody read.
+    missed = np.where(samples["read_ms"] % WINDOW_MS == 2000, Missed.COLLECTOR_DOWN, 0)
+    for left_out in (0, 1):
+        rows, why = samples[left_out:], missed[left_out:]
+        folded = fold_lives(rows, np.full(len(rows), 100), readings, why)
+        reasons = {gap.end_ms - EDGE_MS: gap.reason for gap in folded.gaps if gap.life == 7}
+        assert reasons == {
+            2000: "collector_down",
+            WINDOW_MS - 1000: "held_too_long",
+            WINDOW_MS + 1000: "held_too_long",
+            WINDOW_MS + 2000: "collector_down",
+        }
