@@ -296,6 +296,24 @@ def test_growth_over_many_days_is_split_exactly(days: int) -> None:
     assert sum(expected) == growth
 
 
+def test_passes_in_which_one_life_comes_out_of_order_are_put_in_order() -> None:
+    readings = np.concatenate(
+        [new_life_reading(n, started_ms=EDGE_MS, counts_from_zero=True) for n in (1, 2)]
+    )
+    rows, holds = packed(
+        [
+            Sample(1, EDGE_MS + 1000, cpu_ns=10),
+            Sample(2, EDGE_MS + 2000, cpu_ns=200),
+            Sample(1, EDGE_MS + 3000, cpu_ns=30),
+            Sample(2, EDGE_MS + 1500, cpu_ns=100),
+        ]
+    )
+    folded = fold_lives(rows, holds, readings)
+    assert folded.usage["cpu_ns"].tolist() == [30, 200]
+    assert folded.readings["read_ms"].tolist() == [EDGE_MS + 3000, EDGE_MS + 2000]
+    assert folded.resets == []
+
+
 def test_a_last_reading_at_the_moment_of_the_end_counts() -> None:
     end = Sample(LIFE, EDGE_MS + 1000, stopped=True)
     reading = Sample(LIFE, EDGE_MS + 1000, cpu_ns=9, memory_bytes=1)

@@ -132,6 +132,8 @@ def test_lives_that_are_not_the_same_in_each_pass_are_no_passes() -> None:
     read_ms = EDGE_MS + np.array([1, 2, 3])
     assert list(find_passes(np.array([7, 5, 7]), read_ms)) == [(0, 3, False)]
     assert list(find_passes(np.array([7, 5, 5]), read_ms)) == [(0, 3, False)]
+    another = np.array([7, 5, 7, 3])
+    assert list(find_passes(another, EDGE_MS + np.arange(1, 5))) == [(0, 4, False)]
     assert list(find_passes(np.array([], np.int64), np.array([], np.int64))) == [(0, 0, False)]
 
 
