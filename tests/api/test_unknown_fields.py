@@ -28,7 +28,7 @@ WRITES = [
 
 def test_each_operation_with_a_body_is_looked_at() -> None:
     with_one = {name for name, operation in operations().items() if "requestBody" in operation}
-    # Samples have tests of their own fields (tests/metering/test_sample_api.py).
+    # Samples have tests of their own fields (tests/metering/test_bad_samples.py).
     assert with_one - NOT_OF_AN_ACCOUNT == set(WRITES)
 
 
