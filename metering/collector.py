@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
+from django.db import transaction
 from django.db.models import F, Q
 
-from metering import clocks, engines, numbering, stream
+from metering import clocks, endings, engines, numbering, stream
 from metering.clocks import Readings
 from metering.models import Host, Life, Refusal
 from metering.pace import interval_of
@@ -21,6 +22,7 @@ from metering.roster import RosterLife, Settled, gone_marks, load_roster, settle
 from metering.samples import Batch, Event, Missed, State
 from metering.sampling import Sampled, interface_samples, life_samples, storage_samples
 from metering.services import PUSHED
+from metering.silence import SILENT_AFTER
 from metering.source import Action, Container, ContainerEvent, Listed, Reading, Source, SourceError
 from metering.sources import apart, open_source
 
@@ -55,6 +57,8 @@ class _Pass:
     missed: Missed
     # The engine may have forgotten what happened since the last one.
     follows_outage: bool
+    # Nobody heard of the host for so long that another may close its lives while this goes on.
+    may_be_thought_silent: bool
     # How far the host's clock is ahead, and with it the times of its events.
     ahead: timedelta
 
@@ -80,24 +84,28 @@ def collect_host(
         engines.ask_offer(host, source)
         planned = interval or timedelta(seconds=settings.METERING_INTERVAL_S)
         this = _plan(host, source, now, planned)
-        collected, readings = _collect(host, source, this)
+        collected, readings, seen_alive = _collect(host, source, this)
     except (SourceError, stream.StreamUnavailableError) as error:
         _record_problem(host, str(error), now)
         raise
     clocks.note_skewed(host, readings, now)
     problem = readings.problem
-    Host.objects.filter(pk=host_id).update(
-        last_seen_at=max(now, collected.newest_reading_at or now),
-        events_read_until=now,
-        pass_count=F("pass_count") + 1,
-        source=source.name,
-        clock_offset_ms=(
-            host.clock_offset_ms if readings.offset_ms is None else readings.offset_ms
-        ),
-        problem=problem,
-        problem_since=(host.problem_since or now) if problem else None,
-        **numbering.appended(host),
-    )
+    with transaction.atomic():
+        Host.objects.filter(pk=host_id).update(
+            last_seen_at=max(now, collected.newest_reading_at or now),
+            events_read_until=now,
+            pass_count=F("pass_count") + 1,
+            source=source.name,
+            clock_offset_ms=(
+                host.clock_offset_ms if readings.offset_ms is None else readings.offset_ms
+            ),
+            problem=problem,
+            problem_since=(host.problem_since or now) if problem else None,
+            **numbering.appended(host),
+        )
+        if this.may_be_thought_silent:
+            closed = Life.objects.filter(endings.was_closed_in_silence(), pk__in=seen_alive)
+            endings.reopen(closed)
     return collected
 
 
@@ -210,10 +218,18 @@ def _plan(host: Host, source: Source, now: datetime, interval: timedelta) -> _Pa
         missed = Missed.CLOCK_SKEW
     has_failed = bool(host.problem) and not clocks.is_skewed(host)
     ahead = timedelta(milliseconds=clocks.ask_offset(host, source))
-    return _Pass(now, interval, missed, follows_outage=was_down or has_failed, ahead=ahead)
+    return _Pass(
+        now,
+        interval,
+        missed,
+        follows_outage=was_down or has_failed,
+        may_be_thought_silent=last is not None and now - last > SILENT_AFTER / 2,
+        ahead=ahead,
+    )
 
 
-def _collect(host: Host, source: Source, this: _Pass) -> tuple[Collected, Readings]:
+def _collect(host: Host, source: Source, this: _Pass) -> tuple[Collected, Readings, set[int]]:
+    """Make the pass but for the host's row; return what it found, and the lives seen alive."""
     now = this.now
     roster = load_roster(host)
     since = (host.events_read_until or host.registered_at) - EVENT_OVERLAP
@@ -254,7 +270,7 @@ def _collect(host: Host, source: Source, this: _Pass) -> tuple[Collected, Readin
         samples=samples,
         newest_reading_at=None if newest_ms is None else from_ms(newest_ms),
     )
-    return collected, readings
+    return collected, readings, {life.life for life in settled.open.values()}
 
 
 def _removed(events: Iterable[ContainerEvent]) -> set[str]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
+from django.db import transaction
+from django.db.models import Exists, OuterRef, QuerySet
+
 from metering import clocks
 from metering.models import Gap, Host, Life
 from metering.period import from_ms, to_ms
@@ -71,15 +74,31 @@ def reopen_closed(
         for life in found
         if life.ended_at is not None and (container_id, life.started_ns) in told
     }
-    if not ended:
-        return
-    gaps = Gap.objects.filter(life__in=ended, reason=Gap.Reason.HOST_SILENT)
-    closed = set(gaps.values_list("life_id", flat=True))
-    if closed:
-        Life.objects.filter(pk__in=closed).update(ended_at=None)
-        gaps.delete()
-    for number in closed:
-        ended[number].ended_at = None
+    if ended:
+        for number in reopen(Life.objects.filter(was_closed_in_silence(), pk__in=ended)):
+            ended[number].ended_at = None
+
+
+def was_closed_in_silence() -> Exists:
+    """Return the condition that a life was closed because its host was silent."""
+    gaps = Gap.objects.filter(
+        life=OuterRef("pk"), meter=Gap.WHOLE_LIFE, reason=Gap.Reason.HOST_SILENT
+    )
+    return Exists(gaps)
+
+
+@transaction.atomic
+def reopen(closed: QuerySet[Life]) -> list[int]:
+    """Let closed lives go on, which ran, as is known now; return which.
+
+    What was not measured of them meanwhile is the fold's to say.
+    """
+    # In one order, so that two that do it at once do not wait for each other.
+    reopened = list(closed.order_by("pk").select_for_update().values_list("pk", flat=True))
+    if reopened:
+        Gap.objects.filter(life__in=reopened, meter=Gap.WHOLE_LIFE).delete()
+        Life.objects.filter(pk__in=reopened).update(ended_at=None, gone_at=None)
+    return reopened
 
 
 def unknown_limits(

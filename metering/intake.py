@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter, itemgetter
@@ -12,10 +12,10 @@ from uuid import UUID
 from django.db import transaction
 
 from metering import numbering
+from metering.endings import reopen
 from metering.lives import create_missing, have_sandboxes, refuse_all
 from metering.models import (
     AccountRegistration,
-    Gap,
     Host,
     Life,
     LifeReading,
@@ -90,13 +90,15 @@ def take_samples(
         numbering.append(call.host, batch)
     # After the stream has them: a crash in between repeats the call, which changes nothing.
     _write_limits(kept, lives, limits)
-    _reopen_lives({lives[sample.life].pk for sample in kept})
-    for sample in stops:
-        _end_life(lives[sample.life], from_ms(sample.read_ms))
+    # The host is heard of first, so that nobody closes again what is reopened.
     if kept or call.duplicates:
         Host.objects.filter(pk=call.host.pk).update(
             last_seen_at=now, **numbering.appended(call.host)
         )
+    sent = {lives[sample.life].pk for sample in kept}
+    reopen(Life.objects.filter(pk__in=sent, ended_at__isnull=False, gone_at__isnull=True))
+    for sample in stops:
+        _end_life(lives[sample.life], from_ms(sample.read_ms))
     _count_refusals(call)
     return Intake(len(kept), call.duplicates, sorted(call.rejected, key=lambda bad: bad.index))
 
@@ -307,18 +309,6 @@ def _write_limits(
             changed.append(life)
     # In one order, so that two calls at once do not wait for each other.
     Life.objects.bulk_update(sorted(changed, key=attrgetter("pk")), LIMITS)
-
-
-@transaction.atomic
-def _reopen_lives(numbers: Collection[int]) -> None:
-    """Let lives go on that were closed while their host was silent: they ran, as is known now.
-
-    What was not measured meanwhile is the fold's to say.
-    """
-    closed = Life.objects.filter(pk__in=numbers, ended_at__isnull=False, gone_at__isnull=True)
-    if reopened := list(closed.order_by("pk").select_for_update().values_list("pk", flat=True)):
-        Gap.objects.filter(life__in=reopened, meter=Gap.WHOLE_LIFE).delete()
-        Life.objects.filter(pk__in=reopened).update(ended_at=None)
 
 
 def _end_life(life: Life, ended_at: datetime) -> None:

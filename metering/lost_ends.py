@@ -6,10 +6,9 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef
-
 from metering import numbering
-from metering.models import Gap, Host, Life
+from metering.endings import was_closed_in_silence
+from metering.models import Host, Life
 from metering.period import to_ms
 from metering.samples import Batch, Event, State
 from metering.sampling import Gone, Turn, life_samples, storage_samples
@@ -26,14 +25,9 @@ def send_again(host_id: UUID, *, since: datetime) -> int:
     an end that was folded changes nothing. Raises StreamUnavailableError.
     """
     # Of a life that was closed because its host is silent nobody knows the end.
-    unknown = Gap.objects.filter(
-        life=OuterRef("pk"), meter=Gap.WHOLE_LIFE, reason=Gap.Reason.HOST_SILENT
-    )
-    unfolded = (
-        Life.objects.filter(host_id=host_id, ended_at__gte=since)
-        .exclude(reading__state=State.STOPPED)
-        .exclude(Exists(unknown))
-    )
+    unfolded = Life.objects.filter(
+        ~was_closed_in_silence(), host_id=host_id, ended_at__gte=since
+    ).exclude(reading__state=State.STOPPED)
     turns = [
         Turn(life, to_ms(ended_at), State.STOPPED, Event.STOPPED)
         for life, ended_at in unfolded.values_list("pk", "ended_at")

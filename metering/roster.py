@@ -48,6 +48,8 @@ class Settled:
 
     open: dict[str, RosterLife]
     begun: set[int] = field(default_factory=set)
+    # Closed while their host was silent, or thought gone; they run.
+    going_on: list[int] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     ended: dict[int, int] = field(default_factory=dict)
     gone: dict[int, int] = field(default_factory=dict)
@@ -153,6 +155,8 @@ def settle(
             by_container[container_id],
             now,
         )
+    if settled.going_on:
+        endings.reopen(Life.objects.filter(pk__in=settled.going_on))
     settled.begun = {life.pk for life in begun}
     settled.turns += _turns(settled, by_container)
     for found in recorded.values():
@@ -266,9 +270,8 @@ def _go_on(host: Host, settled: Settled, life: Life, container: Container) -> No
     }
     if life.ended_at is not None or life.gone_at is not None:
         # Its host was silent and is back, or an answer was wrong: it is the same life.
-        changes |= {"ended_at": None, "gone_at": None}
-        # It ran, as is known now; what was not measured of it is the fold's to say.
-        Gap.objects.filter(life=life, meter=Gap.WHOLE_LIFE).delete()
+        settled.going_on.append(life.pk)
+        life.ended_at = life.gone_at = None
     if changes:
         for name, value in changes.items():
             setattr(life, name, value)

@@ -6,7 +6,7 @@ import logging
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import F, Max, Q, Value
+from django.db.models import F, Max, Q, QuerySet, Value
 from django.db.models.functions import Coalesce
 
 from metering import stream
@@ -26,10 +26,7 @@ def close_silent_hosts(*, now: datetime) -> int:
     comes back goes on with the same lives, and their counters lose nothing. Safe to repeat.
     """
     closed = 0
-    unheard = Host.objects.filter(
-        Q(is_active=False) | Q(last_seen_at__lt=now - SILENT_AFTER), last_seen_at__isnull=False
-    )
-    for host in unheard:
+    for host in _unheard(now):
         count = _close_lives(host, now)
         if count:
             logger.warning("lives of a silent host closed", extra={"host": host.pk, "lives": count})
@@ -38,14 +35,26 @@ def close_silent_hosts(*, now: datetime) -> int:
     return closed
 
 
+def _unheard(now: datetime) -> QuerySet[Host]:
+    return Host.objects.filter(
+        Q(is_active=False) | Q(last_seen_at__lt=now - SILENT_AFTER), last_seen_at__isnull=False
+    )
+
+
 @transaction.atomic
 def _close_lives(host: Host, now: datetime) -> int:
-    if host.last_seen_at is None:
-        raise ValueError(f"Host {host.name} was never seen.")
+    # A pass that ends now is waited for, and then its host is not silent any more. One that goes on
+    # reopens what it sees alive.
+    silent = _unheard(now).select_for_update().filter(pk=host.pk).first()
+    if silent is None or silent.last_seen_at is None:
+        return 0
     gaps = []
-    lives = Life.objects.select_for_update().filter(host=host, ended_at__isnull=True)
+    # What began since is of a pass that goes on.
+    lives = Life.objects.select_for_update().filter(
+        host=host, ended_at__isnull=True, started_at__lte=now
+    )
     for life in lives:
-        life.ended_at = max(host.last_seen_at, life.started_at)
+        life.ended_at = max(silent.last_seen_at, life.started_at)
         if now > life.ended_at:
             gaps.append(
                 Gap(

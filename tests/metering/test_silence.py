@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import pytest
 from django.db.models import Sum
 
+from metering import silence
 from metering.meters import Meter
 from metering.models import Gap, Host, Life, LifeReading, StreamCursor, UsageRecord
 from metering.queries import streams_behind
 from metering.samples import State
 from metering.services import register_host
 from metering.silence import SILENT_AFTER, close_silent_hosts
+from metering.source import Reading
 from tests.metering.fleet import CPU_NS_PER_MS, MINUTE, SECOND, START, TICK, Fleet, Machine
 
 pytestmark = pytest.mark.django_db
@@ -120,6 +124,50 @@ def test_where_another_life_began_meanwhile_the_first_stays_closed() -> None:
     assert Gap.objects.filter(life=first, reason=Gap.Reason.HOST_SILENT).exists()
     assert running_ms(life=first) == 60_000
     assert running_ms(life=last) == (2 * MINUTE + 10 * SECOND) / SECOND * 1000
+
+
+def test_a_pass_that_began_before_its_host_was_found_silent_has_the_last_word() -> None:
+    machine = Machine(Fleet())
+    box = machine.add("sbx")
+    machine.run(MINUTE)
+    machine.fleet.now += 11 * MINUTE
+    back_at = machine.fleet.now
+    read, closed = machine.read, []
+
+    def read_while_another_closes(container_ids: Sequence[str]) -> list[Reading]:
+        closed.append(close_silent_hosts(now=back_at))
+        return read(container_ids)
+
+    machine.read = read_while_another_closes  # type: ignore[method-assign]
+    machine.collect()
+    machine.read = read  # type: ignore[method-assign]
+    assert closed == [1]
+    # It ends for good before the next pass, which finds nothing to inspect.
+    box.lives, box.removed_at = [(START, back_at + SECOND)], back_at + SECOND
+    machine.run(10 * SECOND)
+    life = Life.objects.get()
+    assert (life.ended_at, life.gone_at) == (back_at + SECOND, back_at + SECOND)
+    assert running_ms() == 12 * 60_000 + 1000
+    assert not Gap.objects.filter(meter=Gap.WHOLE_LIFE).exists()
+
+
+def test_a_host_that_is_heard_of_meanwhile_is_not_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = [Machine(Fleet()) for _ in range(2)]
+    for machine in machines:
+        machine.add("sbx")
+        machine.run(MINUTE)
+        machine.fleet.now += 11 * MINUTE
+    heard: list[UUID] = []
+
+    def hear_of_the_other(host: Host) -> None:
+        if not heard:
+            [other] = [machine for machine in machines if machine.fleet.host_id != host.pk]
+            other.collect()
+            heard.append(other.fleet.host_id)
+
+    monkeypatch.setattr(silence, "_count_as_collected", hear_of_the_other)
+    assert close_silent_hosts(now=machines[0].fleet.now) == 1
+    assert Life.objects.get(ended_at=None).host_id == heard[0]
 
 
 def test_lives_of_a_host_that_is_not_active_any_more_are_closed() -> None:
