@@ -12,13 +12,16 @@ from collections.abc import Iterator
 import pytest
 from pytest_django.fixtures import Settings
 
-from tests.faults.payment_month import LONG_S, Outcome, run_month, warm_up
+from tests.faults.payment_month import LONG_S, Outcome, reads_soon_again, run_month, warm_up
 from tests.local_stripe import API_KEY, LocalStripe
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(36000)]
 
-FIRST = int(os.environ.get("PAYMENT_SEED") or time.time())
-SEEDS = 1 if os.environ.get("PAYMENT_SEED") else int(os.environ.get("PAYMENT_SEEDS", "25"))
+# The same months each time, but for those that are asked for by number.
+SEEDS = int(os.environ.get("PAYMENT_SEEDS", "25"))
+FIRST = int(time.time()) if "PAYMENT_SEEDS" in os.environ else 1
+if seed := os.environ.get("PAYMENT_SEED"):
+    FIRST, SEEDS = int(seed), 1
 
 
 @pytest.fixture
@@ -35,11 +38,12 @@ def test_a_month_of_failures_charges_each_invoice_once_at_most(
 ) -> None:
     warm_up(stripe)
     outcomes = []
-    for seed in range(FIRST, FIRST + SEEDS):
-        stripe.reset(seed=seed)
-        outcomes.append(run_month(seed, stripe))
-        if outcomes[-1].wrong:
-            break
+    with reads_soon_again():
+        for seed in range(FIRST, FIRST + SEEDS):
+            stripe.reset(seed=seed)
+            outcomes.append(run_month(seed, stripe))
+            if outcomes[-1].wrong:
+                break
     with capsys.disabled():
         print(f"\n{_told(outcomes)}")  # noqa: T201 - figures are what the make target is for
     assert outcomes[-1].wrong == [], f"make faults-payments SEED={outcomes[-1].seed} does it again"

@@ -22,7 +22,7 @@ from tests.faults.month.payday import collect_all
 from tests.faults.month.report import Outcome, write
 from tests.faults.month.script import draw_month
 from tests.faults.month.world import NOTHING_WRONG, Chances, World
-from tests.faults.payment_month import LONG_S
+from tests.faults.payment_month import LONG_S, reads_soon_again
 from tests.local_stripe import API_KEY, SECRET, LocalStripe
 
 
@@ -49,7 +49,7 @@ def run(given: Namespace) -> int:
 @contextmanager
 def _provider() -> Iterator[LocalStripe]:
     """Let the product collect through a local provider, and nobody be in its way."""
-    with LocalStripe() as stripe:
+    with LocalStripe() as stripe, reads_soon_again():
         settings.STRIPE_API_KEY = API_KEY
         settings.STRIPE_API_BASE = stripe.url
         settings.STRIPE_WEBHOOK_SECRETS = [SECRET]
