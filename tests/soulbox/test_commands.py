@@ -202,7 +202,7 @@ COMMANDS: Mapping[str, Tried] = {
             (("--days", "0"), "argument --days: '0': give a whole number from 1 to 3650"),
         ),
         fails="STRIPE_API_KEY is not set",
-        elsewhere="with a Stripe: tests/payments/test_reconciling.py",
+        elsewhere="with a Stripe: tests/payments/test_reconcile_command.py",
         changes=True,
         names=("dry_run", "open"),
     ),
