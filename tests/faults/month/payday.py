@@ -59,6 +59,8 @@ def collect_all(world: World, stripe: LocalStripe) -> None:
         for _ in range(CALM_DAYS):
             world.now += DAY
             _take_day(world, stripe, heard)
+            # Who was first asked for money by the second invoice may have paid just now.
+            _refund(world)
         _reconcile(world, since=last)
         _take_day(world, stripe, heard)
 
