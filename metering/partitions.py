@@ -86,15 +86,18 @@ def make_partitions(*, now: datetime, since: datetime | None = None) -> list[str
     Safe to repeat. Rows that the default partitions took in, for want of a month of their own,
     are moved into one first. Runs as the owner: the application's role cannot make tables.
     """
-    made = [f"{name} (out of the default)" for name in _empty_defaults()]
-    plan = PostgresPartitioningManager(
-        [
-            PostgresPartitioningConfig(model=model, strategy=_Months(now, since or now))
-            for model in (UsageRecord, NetworkUsageRecord, StorageUsageRecord)
-        ]
-    ).plan(using=OWNER, skip_delete=True)
-    plan.apply(using=OWNER)
-    return made + [partition.name() for partition in plan.creations]
+    made: list[str] = []
+    for model in (UsageRecord, NetworkUsageRecord, StorageUsageRecord):
+        table = str(model._meta.db_table)  # noqa: SLF001 - Django's documented way
+        months = PostgresPartitioningConfig(model=model, strategy=_Months(now, since or now))
+        with transaction.atomic(using=OWNER):
+            _wait_for_turn(table)
+            made += [f"{name} (out of the default)" for name in _empty_default(table)]
+            # Planned under the lock: another may have made them meanwhile.
+            plan = PostgresPartitioningManager([months]).plan(using=OWNER, skip_delete=True)
+            plan.apply(using=OWNER)
+        made += [partition.name() for partition in plan.creations]
+    return made
 
 
 def rows_without_month() -> dict[str, int]:
@@ -108,41 +111,45 @@ def rows_without_month() -> dict[str, int]:
     return counts
 
 
-def _empty_defaults() -> list[str]:
-    """Move the rows of default partitions to months of their own; return the months made.
+def _wait_for_turn(table: str) -> None:
+    """Let one transaction at a time make partitions of a table.
+
+    Before anything of it is locked: two that both had looked at the default would wait for each
+    other.
+    """
+    with connections[OWNER].cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"partitions of {table}"]
+        )
+
+
+def _empty_default(table: str) -> list[str]:
+    """Move the rows of a default partition to months of their own; return the months made.
 
     A month cannot be made while the default partition has rows of it, so that is taken off
-    meanwhile. Nobody sees the table without the rows: it is one transaction.
+    meanwhile. Nobody sees the table without the rows: it is one transaction, the caller's.
     """
-    made = []
-    for table in PARTITIONED:
-        with transaction.atomic(using=OWNER), connections[OWNER].cursor() as cursor:
-            # Before anything of the table is locked: two that both had looked at the default would
-            # wait for each other.
+    with connections[OWNER].cursor() as cursor:
+        cursor.execute(f"SELECT EXISTS (SELECT FROM {table}_default)")  # noqa: S608 - our own tables
+        if not cursor.fetchone()[0]:
+            return []
+        cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        cursor.execute(
+            f"SELECT DISTINCT date_trunc('month', window_start, 'UTC') "  # noqa: S608
+            f"FROM {table}_default"
+        )
+        months = [Month.of(month_number(start)) for (start,) in cursor.fetchall()]
+        cursor.execute(f"ALTER TABLE {table} DETACH PARTITION {table}_default")
+        made = [f"{table}_{month.suffix}" for month in months]
+        for name, month in zip(made, months, strict=True):
             cursor.execute(
-                "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"partitions of {table}"]
+                f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF {table} "
+                "FOR VALUES FROM (%s) TO (%s)",
+                [month.start, month.end],
             )
-            cursor.execute(f"SELECT EXISTS (SELECT FROM {table}_default)")  # noqa: S608
-            if not cursor.fetchone()[0]:
-                continue
-            cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
-            cursor.execute(
-                f"SELECT DISTINCT date_trunc('month', window_start, 'UTC') "  # noqa: S608
-                f"FROM {table}_default"
-            )
-            months = [Month.of(month_number(start)) for (start,) in cursor.fetchall()]
-            cursor.execute(f"ALTER TABLE {table} DETACH PARTITION {table}_default")
-            for month in months:
-                name = f"{table}_{month.suffix}"
-                cursor.execute(
-                    f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF {table} "
-                    "FOR VALUES FROM (%s) TO (%s)",
-                    [month.start, month.end],
-                )
-                made.append(name)
-            cursor.execute(f"INSERT INTO {table} SELECT * FROM {table}_default")  # noqa: S608
-            cursor.execute(f"DELETE FROM {table}_default")  # noqa: S608 - our own tables
-            cursor.execute(f"ALTER TABLE {table} ATTACH PARTITION {table}_default DEFAULT")
+        cursor.execute(f"INSERT INTO {table} SELECT * FROM {table}_default")  # noqa: S608
+        cursor.execute(f"DELETE FROM {table}_default")  # noqa: S608 - our own tables
+        cursor.execute(f"ALTER TABLE {table} ATTACH PARTITION {table}_default DEFAULT")
     return made
 
 
@@ -159,7 +166,8 @@ def drop_month(month: Month) -> list[str]:
     dropped = [name for name in _names() if name.endswith(f"_{month.suffix}")]
     with transaction.atomic(using=OWNER), connections[OWNER].cursor() as cursor:
         for name in dropped:
-            cursor.execute(f"DROP TABLE {name}")
+            # Another may be dropping it too.
+            cursor.execute(f"DROP TABLE IF EXISTS {name}")
     return dropped
 
 

@@ -34,6 +34,7 @@ from metering.queries import stream_lag
 from metering.retention import clean_up, plan_clean_up
 from metering.samples import State
 from tests.metering.history import MINUTE_MS, START, History, Taken
+from tests.races.workers import run_at_once
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "owner"])
 
@@ -54,6 +55,15 @@ def _there_are_no_months() -> Iterator[None]:
 def _drop_months() -> None:
     for month in months_kept():
         drop_month(month)
+
+
+def test_two_that_make_the_same_months_at_once_both_find_them_made() -> None:
+    for _ in range(5):
+        _drop_months()
+        assert run_at_once(lambda _: make_partitions(now=START), workers=3) == [0, 0, 0]
+        assert len(kept()) == 6
+    assert run_at_once(lambda _: _drop_months(), workers=3) == [0, 0, 0]
+    assert kept() == []
 
 
 def lived(*, ends: bool = True) -> tuple[History, int]:
