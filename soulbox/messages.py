@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from functools import cached_property
 from queue import Empty
 from typing import Any
 from uuid import uuid4
@@ -22,6 +23,7 @@ MOST_TRIES = 5
 """So often a message may be begun; then it is taken to be what ends its workers."""
 TRIES_KEPT = timedelta(hours=1)
 BROKER_TIMEOUT_S = 5
+LONGEST_READ_S = 1
 LONGEST_TOLD = 200
 # Celery takes a content type that it does not accept for what cannot be decoded, and says so.
 UNREADABLE = "application/x-unreadable"
@@ -89,10 +91,29 @@ def _unreadable(payload: object) -> dict[str, object]:
     }
 
 
+class Listener(redis.client.PubSub):
+    """What Redis publishes, never waited for: redis-py's own waits for ever for what is not there.
+
+    The worker's loop reads where its poll saw something. After a connection was lost and made anew
+    that may be nothing, and a loop that waits for it takes no task any more.
+    """
+
+    def parse_response(self, block: bool = True, timeout: float = 0) -> Any:  # noqa: FBT001, FBT002 - redis-py's
+        """Return what is there, or None if nothing comes in time."""
+        del block, timeout
+        return super().parse_response(block=False, timeout=LONGEST_READ_S)  # type: ignore[no-untyped-call]
+
+
 class Channel(transport.Channel):
     """Redis' channel, which what is no message does not end: kombu's own ends the worker."""
 
     Message = Message
+
+    @cached_property
+    def subclient(self) -> Listener:
+        """The connection that hears what goes to all workers."""
+        client = self._create_client(asynchronous=True)  # type: ignore[attr-defined]  # not in the stubs
+        return Listener(client.connection_pool)
 
     def _brpop_read(self, **options: Any) -> Any:
         try:

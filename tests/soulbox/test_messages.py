@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -13,10 +14,13 @@ from celery.exceptions import Reject
 from django.conf import settings
 from kombu import Connection, Consumer, Exchange, Queue
 from kombu.exceptions import ContentDisallowed
+from kombu.transport import redis as transport
 
 from soulbox.celery import app
-from soulbox.messages import MOST_TRIES, CountedTask
+from soulbox.messages import LONGEST_READ_S, MOST_TRIES, Channel, CountedTask
 
+# Of which ours is a kind.
+THEIRS: Any = Channel.__base__
 QUEUE = f"messages-{uuid4()}"
 ENVELOPE: dict[str, Any] = {
     "body": "e30=",
@@ -98,6 +102,23 @@ def test_what_is_no_json_is_left_out(
     (good,) = taken(1)
     assert good.decode() == {}
     assert "it is no JSON" in caplog.text
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_a_worker_that_hears_of_nothing_goes_on_and_with_kombus_channel_waits(
+    is_own: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """As it is where the poll saw a connection that is another one by now."""
+    with Connection(settings.CELERY_BROKER_URL) as connection:
+        channel = (transport.Transport.Channel if is_own else THEIRS)(connection.transport)
+        listener = channel.subclient
+        listener.psubscribe("nobody-publishes-here")
+        assert listener.parse_response()[0] == b"psubscribe"
+        reading = threading.Thread(target=channel._receive, daemon=True)
+        reading.start()
+        reading.join(3 * LONGEST_READ_S)
+        assert reading.is_alive() != is_own
+        assert bool(listener.connection.is_connected)
 
 
 def begin(task_id: str, *, redelivered: bool) -> None:
