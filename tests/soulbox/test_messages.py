@@ -110,7 +110,7 @@ def test_a_worker_that_hears_of_nothing_goes_on_and_with_kombus_channel_waits(
 ) -> None:
     """As it is where the poll saw a connection that is another one by now."""
     with Connection(settings.CELERY_BROKER_URL) as connection:
-        channel = (transport.Transport.Channel if is_own else THEIRS)(connection.transport)
+        channel: Any = (transport.Transport.Channel if is_own else THEIRS)(connection.transport)
         listener = channel.subclient
         listener.psubscribe("nobody-publishes-here")
         assert listener.parse_response()[0] == b"psubscribe"
