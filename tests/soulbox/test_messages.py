@@ -106,19 +106,24 @@ def test_what_is_no_json_is_left_out(
 
 @pytest.mark.parametrize("is_own", [True, False])
 def test_a_worker_that_hears_of_nothing_goes_on_and_with_kombus_channel_waits(
+    broker: redis.Redis,
     is_own: bool,  # noqa: FBT001 - a parameter
 ) -> None:
     """As it is where the poll saw a connection that is another one by now."""
     with Connection(settings.CELERY_BROKER_URL) as connection:
         channel: Any = (transport.Transport.Channel if is_own else THEIRS)(connection.transport)
         listener = channel.subclient
-        listener.psubscribe("nobody-publishes-here")
+        listener.psubscribe(QUEUE)
         assert listener.parse_response()[0] == b"psubscribe"
         reading = threading.Thread(target=channel._receive, daemon=True)
         reading.start()
         reading.join(3 * LONGEST_READ_S)
         assert reading.is_alive() != is_own
-        assert bool(listener.connection.is_connected)
+        assert listener.connection.is_connected
+        # No reader is left behind: it takes no more than something to hear.
+        broker.publish(QUEUE, "")
+        reading.join(3 * LONGEST_READ_S)
+        assert not reading.is_alive()
 
 
 def begin(task_id: str, *, redelivered: bool) -> None:
