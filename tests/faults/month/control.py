@@ -12,8 +12,6 @@ import psycopg
 from django.db import connections
 from django.db.models import QuerySet
 
-from billing.services import billing_run
-
 # Between looking and writing, so that two that begin together both look first on any machine.
 THINKS_FOR_S = 0.3
 ONCE = "usage_of_an_account_is_invoiced_once_a_period"
@@ -43,6 +41,9 @@ def take_locks_away() -> None:
 
 
 def _think_before_writing() -> None:
+    # Workers of the rounds import this file before Django is set up.
+    from billing.services import billing_run  # noqa: PLC0415
+
     write = getattr(billing_run, "write_new_statements")  # noqa: B009 - as it is set
 
     def thoughtful(*arguments: Any, **more: Any) -> None:
