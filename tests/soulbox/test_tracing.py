@@ -14,7 +14,9 @@ from threading import Thread
 from typing import Any, ClassVar
 
 import pytest
+import redis
 import requests
+from django.conf import settings
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -70,6 +72,9 @@ def web(
     service_environment: Mapping[str, str], tmp_path: Path, collector: str
 ) -> Iterator[tuple[str, Path]]:
     """A web process and a worker that trace; return the first's address, and where both log."""
+    # A hint of an earlier test would bring its worker to our event, in a trace of its own.
+    with redis.Redis.from_url(settings.REDIS_URL) as broker:
+        broker.flushdb()
     with socket.create_server((HOST, 0)) as probe:
         address = f"{HOST}:{probe.getsockname()[1]}"
     env = {
