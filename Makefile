@@ -51,7 +51,7 @@ faults-payments: .venv/installed-dev ## Collect 1,000 months with Stripe and wor
 	@PAYMENT_SEEDS=$(or $(SEEDS),1000) PAYMENT_SEED=$(SEED) exec $(BIN)/pytest --timeout=36000 tests/faults/test_payments.py
 
 outages: .venv/installed-dev ## Break a running installation's servers, for 30 s each; give it messages that are no good
-	@OUTAGE_S=30 exec $(BIN)/pytest --timeout=3600 tests/faults/test_outages.py tests/faults/test_poison.py
+	@OUTAGE_S=30 REDIS_ENDS=12 exec $(BIN)/pytest --timeout=3600 tests/faults/test_outages.py tests/faults/test_poison.py
 
 rolling-restarts: .venv/installed-dev ## Restart all workers every 20 s for ten minutes, while they bill
 	@RESTARTS=30 RESTART_EVERY_S=20 exec $(BIN)/pytest --timeout=3600 tests/faults/test_ticks.py -k replaced
