@@ -22,9 +22,6 @@ from tests.faults.month.report import Outcome, write
 from tests.faults.month.script import GIGABYTE, Customer, Gift, Load, draw_month
 from tests.processes import ROOT
 
-FIRST = int(os.environ.get("MONTH_FIRST", "1"))
-SEEDS = int(os.environ.get("MONTH_SEEDS", "25"))
-ACCOUNTS = int(os.environ.get("MONTH_ACCOUNTS", "3"))
 # A month waits for its servers half of the time.
 JOBS = 2
 MAY = datetime(2026, 5, 1, tzinfo=UTC)
@@ -44,15 +41,16 @@ def run_months(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("first", "seeds", "accounts"), [(1, 25, 3), (2000, 2, 50)])
 def test_months_of_faults_come_to_what_the_oracle_says(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], first: int, seeds: int, accounts: int
 ) -> None:
-    asked = {"--first": FIRST, "--seeds": SEEDS, "--accounts": ACCOUNTS, "--jobs": JOBS}
+    asked = {"--first": first, "--seeds": seeds, "--accounts": accounts, "--jobs": JOBS}
     done = run_months(*(str(word) for pair in asked.items() for word in pair))
     with capsys.disabled():
         print(f"\n{done.stdout}")  # noqa: T201 - which seeds and faults there were
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("; 0 wrong") == SEEDS
+    assert done.stdout.count("; 0 wrong") == seeds
     # Else nothing was shown.
     for fault in ("kill", "twice", "batches_lost", "provider", "webhook_dropped"):
         assert f"{fault} " in done.stdout
