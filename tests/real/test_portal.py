@@ -345,6 +345,8 @@ def read_usage(visitor: Visitor) -> None:
     """See what the page says of 120 USD of cpu time, with the mouse left alone."""
     page = visitor.page
     visitor.sees("10,000,000 s")
+    # Drawn, it listens; a key before that scrolls the page.
+    expect(page.locator("#cost-legend")).to_have_text("CPU time")
     page.locator("#cost-chart").focus()
     page.keyboard.press("End")
     expect(page.locator("#cost-reading")).to_have_text("Jun 10: 120.00 USD")
