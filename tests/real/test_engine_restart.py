@@ -291,8 +291,11 @@ def check_cpu(seen: Restarted, life: Life) -> None:
     reading = LifeReading.objects.get(life=life)
     assert life.ended_at is not None
     unread = Gap.objects.filter(life=life, reason=Gap.Reason.ENDED_BETWEEN_READINGS)
-    # None where a pass met what was just dead and still had its counters: it is read to its end.
+    # None where a pass met what was just dead and still had its counters: it is read to its end,
+    # and counts no less than the kernel did by then.
     read_at = unread.get().start if unread else life.ended_at
+    if not unread:
+        assert reading.cpu_ns >= seen.cpu.at(to_ms(read_at), since_ms=to_ms(life.started_at))
     read_ms, since_ms = to_ms(read_at), to_ms(life.started_at)
     before = seen.cpu.at(read_ms - SEEN_WITHIN_MS, since_ms=since_ms)
     after = seen.cpu.at(read_ms + SEEN_WITHIN_MS, since_ms=since_ms)
